@@ -1,0 +1,92 @@
+"""What goes into an Extractor and what comes out: products, values, extractions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ulsdram_core.reasons import Reason
+
+SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """How a product fared; see the `status` column of the extractions table."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    QUARANTINED = "quarantined"
+    VANISHED = "vanished"
+
+
+@dataclass(frozen=True, slots=True)
+class GoldSpan:
+    """One annotated value: half-open character span in the text column `source`."""
+
+    attribute: str
+    value: str
+    start: int
+    end: int
+    source: str = "title"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(
+                f"gold span of {self.attribute!r} is [{self.start}, {self.end}), "
+                "expected 0 <= start < end; correct the offsets"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One row of the products table.
+
+    `texts` maps source to raw text, in encoding order; `pictures` are encoded bytes;
+    `gold` is None where the product is not labelled and () where it has no value.
+    """
+
+    product_id: str
+    texts: Mapping[str, str]
+    pictures: tuple[bytes, ...] = ()
+    category: str | None = None
+    gold: tuple[GoldSpan, ...] | None = None
+    specs: tuple[tuple[str, str], ...] = ()
+
+    def gold_for(self, source: str) -> tuple[GoldSpan, ...]:
+        """Gold spans in one text column; () also where the product is not labelled."""
+        return tuple(span for span in self.gold or () if span.source == source)
+
+    def gold_attributes(self) -> tuple[str, ...]:
+        """Attributes with at least one gold span, each once, in order of appearance."""
+        return tuple(dict.fromkeys(span.attribute for span in self.gold or ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One extracted value; `start, end` are half-open character offsets in `source`."""
+
+    attribute: str
+    value: str
+    source: str
+    start: int
+    end: int
+    confidence: float
+    normalized: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeScore:
+    """Score in [0, 1] of one attribute in a product's range."""
+
+    attribute: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What one product yields; `reason` is None exactly when `status` is ok or vanished."""
+
+    product_id: str
+    status: Status
+    reason: Reason | None = None
+    values: tuple[Value, ...] = ()
+    range: tuple[AttributeScore, ...] = ()
