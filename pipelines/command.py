@@ -1,0 +1,256 @@
+"""What every job shares: options, logging, the one-line error, the summary and the exit code.
+
+A job builds its parser with `command_parser`, returns its summary as a dict from `main(argv)`, and
+ends with `run_command(main)`. Exit codes: 0 done, 1 the run failed, 2 the request was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import fsspec
+from pydantic import ValidationError
+
+from ulsdram_core.errors import UlsdramError
+
+EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
+HIDDEN = "***"
+
+Summary = Mapping[str, Any]
+Main = Callable[[list[str] | None], Summary]
+
+_SECRET_NAME = r"(?:secret|passw(?:or)?d|session_?token|access_?key|account_?key|sas_?token)"
+_SECRET_FIELD = re.compile(_SECRET_NAME, re.IGNORECASE)
+_SECRET_PAIR = re.compile(
+    rf"([\w-]*{_SECRET_NAME}[\w-]*[\"']?\s*[=:]\s*[\"']?)([^\s\"',;&}}]+)", re.IGNORECASE
+)
+_URI_USER = re.compile(r"(?<=://)[^/@\s]+@")
+_log = logging.getLogger(__name__)
+
+
+class UsageError(ValueError):
+    """The command line cannot be understood."""
+
+
+class RunFailedError(RuntimeError):
+    """The run ended as a failure that it can explain: one line, a summary, exit code 1."""
+
+    def __init__(self, message: str, *, summary: Summary | None = None) -> None:
+        super().__init__(message)
+        self.summary = dict(summary or {})
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is an exception, so that it is reported like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def command_parser(description: str, *, prog: str | None = None) -> argparse.ArgumentParser:
+    """A parser that already has the options every job takes."""
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_shared_options(parser)
+    return parser
+
+
+def run_command(main: Main, argv: Sequence[str] | None = None) -> NoReturn:
+    """Run `main` on the command line, print its summary as the last line, and exit the process."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    started = time.monotonic()
+    try:
+        shared = _shared_options(arguments)
+        configure_logging(verbose=shared.verbose)
+        _check_summary_target(shared.summary_out)
+    except ValueError as error:
+        _print_error(_one_line(error))
+        raise SystemExit(EXIT_WRONG_REQUEST) from None
+    code, summary = _run(main, arguments)
+    _leave_cluster()
+    summary = {"job": _job_name(), "seconds": round(time.monotonic() - started, 3), **summary}
+    raise SystemExit(_deliver(summary, shared.summary_out, code=code))
+
+
+def configure_logging(*, verbose: bool = False) -> None:
+    """Log to stderr: our own progress always, everything with `verbose`; secrets are masked."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    for name in ("jobs", "pipelines", "ulsdram_core"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def redact(text: str) -> str:
+    """`text` with credentials masked: user parts of URIs, `secret=...` pairs, secret variables."""
+    text = _SECRET_PAIR.sub(rf"\g<1>{HIDDEN}", _URI_USER.sub(f"{HIDDEN}@", text))
+    for name, value in os.environ.items():
+        if len(value) >= 8 and _SECRET_FIELD.search(name):
+            text = text.replace(value, HIDDEN)
+    return text
+
+
+def to_json(summary: Summary) -> str:
+    """One line of strict JSON: no NaN, numpy scalars and paths as plain values, secrets masked."""
+    return json.dumps(_plain(summary), ensure_ascii=False, allow_nan=False)
+
+
+class _RedactingFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def _add_shared_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--summary-out",
+        metavar="URI",
+        help="also write the JSON summary (the last line printed) to this path or URI",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="log details, and tracebacks of errors"
+    )
+
+
+def _shared_options(arguments: list[str]) -> argparse.Namespace:
+    parser = _Parser(prog=_job_name(), add_help=False, allow_abbrev=False)
+    _add_shared_options(parser)
+    return parser.parse_known_args(arguments)[0]
+
+
+def _run(main: Main, arguments: list[str]) -> tuple[int, dict[str, Any]]:
+    try:
+        return EXIT_DONE, {"status": "ok", **main(arguments)}
+    except RunFailedError as error:
+        _print_error(_one_line(error))
+        return EXIT_FAILED, {"status": "failed", "error": _one_line(error), **error.summary}
+    except KeyboardInterrupt:
+        _print_error("interrupted")
+        return EXIT_INTERRUPTED, {"status": "failed", "error": "interrupted"}
+    except Exception as error:  # noqa: BLE001 - the process boundary: every failure gets its code
+        return _explain(error)
+
+
+def _explain(error: Exception) -> tuple[int, dict[str, Any]]:
+    wrong = _wrong_request(error)
+    if wrong is None:
+        _log.error("the run failed", exc_info=error)
+        line = f"the run failed: {type(error).__name__}: {_one_line(error)}"
+        _print_error(line)
+        return EXIT_FAILED, {"status": "failed", "error": redact(line)}
+    _log.debug("the request was wrong", exc_info=error)
+    line = _one_line(wrong)
+    _print_error(line)
+    return EXIT_WRONG_REQUEST, {"status": "wrong request", "error": line}
+
+
+def _wrong_request(error: BaseException) -> Exception | None:
+    """The user's mistake behind `error`, also when it crossed a worker's process boundary."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        cause = getattr(current, "cause", None)
+        current = cause if isinstance(cause, BaseException) else current.__cause__
+    # A remote ValueError arrives as a class that is both the error and its wrapper: prefer the
+    # innermost, whose message has no remote traceback in it.
+    for link in reversed(chain):
+        if isinstance(link, UlsdramError):
+            return link
+    if isinstance(error, ValueError) and not hasattr(error, "traceback_str"):
+        return error
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        text = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or error.title}: {item['msg']}"
+            for item in error.errors(include_url=False, include_context=False)
+        )
+    else:
+        text = str(error) or type(error).__name__
+    return redact(" ".join(text.split()))
+
+
+def _print_error(line: str) -> None:
+    sys.stderr.write(f"{_job_name()}: error: {redact(line)}\n")
+    sys.stderr.flush()
+
+
+def _job_name() -> str:
+    return Path(sys.argv[0]).name
+
+
+def _leave_cluster() -> None:
+    """Workers' forwarded output must not land after the summary; without Ray there is none."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+
+
+def _check_summary_target(target: str | None) -> None:
+    if target is None:
+        return
+    try:
+        fs, path = fsspec.core.url_to_fs(target)
+        if fs.isdir(path):
+            raise UsageError(f"--summary-out {target} is a folder, expected a file to write")
+        fs.makedirs(fs._parent(path), exist_ok=True)
+    except (OSError, ImportError) as error:
+        raise UsageError(f"--summary-out {target} cannot be written: {error}") from error
+
+
+def _deliver(summary: Summary, target: str | None, *, code: int) -> int:
+    line = to_json(summary)
+    if target is not None:
+        try:
+            _put_whole(target, line + "\n")
+        except OSError as error:
+            _print_error(f"--summary-out {target} cannot be written: {error}")
+            code = code or EXIT_FAILED
+    sys.stderr.flush()
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return code
+
+
+def _put_whole(target: str, text: str) -> None:
+    """A reader of `target` sees the old file or the new one, never a part."""
+    fs, path = fsspec.core.url_to_fs(target)
+    if "file" not in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
+        fs.pipe_file(path, text.encode())
+        return
+    partial = Path(f"{path}.{os.getpid()}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            str(key): HIDDEN if _SECRET_FIELD.search(str(key)) else _plain(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return redact(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return _plain(value.item()) if hasattr(value, "item") else redact(str(value))
