@@ -1,0 +1,312 @@
+"""One resolver from a URI and options to fsspec, pyarrow, Delta Lake and polars.
+
+Every URI the system touches passes through `Storage.of`. Options use one set of names per cloud
+(`endpoint_url`, `access_key_id`, ... see `OPTION_NAMES`); what is not given comes from the usual
+environment variables of that cloud. Options never appear in messages or in `repr`.
+"""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+import pyarrow.fs as pafs
+
+S3_SCHEMES = frozenset({"s3", "s3a", "s3n"})
+LOCAL_SCHEMES = frozenset({"", "file", "local"})
+
+# scheme -> option -> (fsspec keyword, object_store key); both libraries name things differently
+OPTION_NAMES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "s3": {
+        "endpoint_url": ("endpoint_url", "aws_endpoint_url"),
+        "access_key_id": ("key", "aws_access_key_id"),
+        "secret_access_key": ("secret", "aws_secret_access_key"),
+        "session_token": ("token", "aws_session_token"),
+        "region": ("region", "aws_region"),
+        "anonymous": ("anon", "aws_skip_signature"),
+    },
+    "gs": {"service_account": ("token", "google_service_account")},
+    "abfss": {
+        "account_name": ("account_name", "azure_storage_account_name"),
+        "account_key": ("account_key", "azure_storage_account_key"),
+    },
+}
+_ALIASES = {"gcs": "gs", "az": "abfss", "abfs": "abfss", "adl": "abfss"}
+_PREFIXES = ("aws_", "google_", "azure_storage_")
+
+
+class StorageError(ValueError):
+    """A URI or a storage option that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """One place in some storage: a file or a folder; cheap to copy and safe to pickle."""
+
+    uri: str
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of(uri: "str | Path | Storage", options: Mapping[str, str] | None = None) -> "Storage":
+        """Normalise a URI or a local path; options of other schemes are left aside."""
+        if isinstance(uri, Storage):
+            return uri
+        text = str(uri)
+        if not text:
+            raise StorageError("found an empty path, expected a local path or a URI; name one")
+        scheme = _scheme(text)
+        if scheme in LOCAL_SCHEMES:
+            return Storage(str(Path(_local_path(text)).expanduser().absolute()))
+        return Storage(text.rstrip("/"), _own_options(scheme, options or {}))
+
+    @property
+    def scheme(self) -> str:
+        """Canonical scheme: "file", "s3", "gs", "abfss", ..."""
+        scheme = _scheme(self.uri)
+        if scheme in LOCAL_SCHEMES:
+            return "file"
+        return "s3" if scheme in S3_SCHEMES else _ALIASES.get(scheme, scheme)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a path on this machine."""
+        return self.scheme == "file"
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.uri.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def fs(self) -> Any:
+        """The fsspec filesystem (fsspec keeps one instance per set of options)."""
+        if self.is_local:
+            return fsspec.filesystem("file")
+        return fsspec.filesystem(_scheme(self.uri), **_fsspec_options(self.scheme, self.options))
+
+    @property
+    def path(self) -> str:
+        """The path inside `fs` and inside `arrow`."""
+        return self.uri if self.is_local else str(self.fs._strip_protocol(self.uri))
+
+    @property
+    def arrow(self) -> pafs.FileSystem:
+        """The pyarrow filesystem for `path`."""
+        if self.is_local:
+            return pafs.LocalFileSystem()
+        return pafs.PyFileSystem(pafs.FSSpecHandler(self.fs))
+
+    @property
+    def delta_options(self) -> dict[str, str]:
+        """Options for deltalake and polars (the object_store names)."""
+        names = OPTION_NAMES.get(self.scheme, {})
+        options = {names[key][1]: value for key, value in self.options.items() if key in names}
+        if self.scheme == "s3":
+            endpoint = options.get("aws_endpoint_url") or os.environ.get("AWS_ENDPOINT_URL", "")
+            if endpoint:
+                options["aws_endpoint_url"] = endpoint
+            if endpoint.startswith("http://"):
+                options["aws_allow_http"] = "true"
+        return options
+
+    @property
+    def polars_options(self) -> dict[str, str]:
+        """Options for `pl.scan_parquet` and `pl.scan_delta`."""
+        return self.delta_options
+
+    def join(self, *parts: str) -> "Storage":
+        """The place below this one."""
+        tail = "/".join(part.strip("/") for part in parts if part)
+        return Storage(f"{self.uri.rstrip('/')}/{tail}", self.options) if tail else self
+
+    def sibling(self, path: str) -> "Storage":
+        """The place in the same filesystem that a listing named `path`."""
+        return Storage(path if self.is_local else self.fs.unstrip_protocol(path), self.options)
+
+    def exists(self) -> bool:
+        """Whether a file or folder is here."""
+        return bool(self.fs.exists(self.path))
+
+    def is_folder(self) -> bool:
+        """Whether a folder (or a prefix with objects below it) is here."""
+        return bool(self.fs.isdir(self.path))
+
+    def info(self) -> dict[str, Any]:
+        """What the filesystem says of this file: size, and etag or mtime."""
+        return dict(self.fs.info(self.path))
+
+    def names(self) -> list[str]:
+        """Names of the direct children, sorted; empty when there is no such folder."""
+        try:
+            found = self.fs.ls(self.path, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = {str(item).rstrip("/").rsplit("/", 1)[-1] for item in found}
+        return sorted(name for name in names if name and not name.endswith(".tmp"))
+
+    def read_bytes(self) -> bytes:
+        """The whole file."""
+        return bytes(self.fs.cat_file(self.path))
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write the whole file so that a reader sees the old or the new content, never a part."""
+        if not self.is_local:
+            self.fs.pipe_file(self.path, data)
+            return
+        temporary = _write_temporary(Path(self.path), data)
+        os.replace(temporary, self.path)
+
+    def write_if_absent(self, data: bytes) -> bool:
+        """Create the file unless it is there already; True when `data` is what is stored now.
+
+        `data` should name its writer: a put that succeeded but whose answer was lost is then
+        recognised on retry.
+        """
+        if self.is_local:
+            return self._link_if_absent(data)
+        try:
+            self.fs.pipe_file(self.path, data, mode="create")
+        except FileExistsError:
+            return self.read_bytes() == data
+        except OSError as error:
+            if not _is_precondition_failure(error):
+                raise
+            return self.read_bytes() == data
+        return True
+
+    def _link_if_absent(self, data: bytes) -> bool:
+        temporary = _write_temporary(Path(self.path), data)
+        try:
+            os.link(temporary, self.path)
+        except FileExistsError:
+            return self.read_bytes() == data
+        finally:
+            temporary.unlink()
+        return True
+
+    def make_folder(self) -> None:
+        """Create the folder where the storage has such a thing."""
+        if self.is_local:
+            Path(self.path).mkdir(parents=True, exist_ok=True)
+
+    def delete(self) -> None:
+        """Remove the file, or the folder with all below it; nothing there is fine."""
+        if self.is_local:
+            path = Path(self.path)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            return
+        if self.fs.exists(self.path):
+            self.fs.rm(self.path, recursive=True)
+
+    @contextmanager
+    def local_copy(self) -> Iterator[Path]:
+        """A local path with the same content; a remote one is fetched and dropped afterwards."""
+        if self.is_local:
+            yield Path(self.path)
+            return
+        folder = tempfile.mkdtemp(prefix="ulsdram-")
+        try:
+            yield self.fetch_to(Path(folder))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def fetch_to(self, folder: Path) -> Path:
+        """Download the file or folder below `folder`; returns its local path."""
+        target = folder / self.name
+        if self.is_folder():
+            target.mkdir(parents=True, exist_ok=True)
+            self.fs.get(self.path.rstrip("/") + "/", str(target) + "/", recursive=True)
+        elif self.exists():
+            self.fs.get_file(self.path, str(target))
+        else:
+            raise StorageError(f"found nothing at {self.uri}; check the path and the credentials")
+        return target
+
+
+def parse_options(pairs: list[str]) -> dict[str, str]:
+    """`KEY=VALUE` strings of a command line as storage options."""
+    options = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise StorageError(f"found storage option without a value ({key!r}); write KEY=VALUE")
+        options[key] = value
+    return options
+
+
+def _scheme(uri: str) -> str:
+    scheme, separator, _ = uri.partition("://")
+    return scheme.lower() if separator else ""
+
+
+def _local_path(text: str) -> str:
+    if "://" not in text:
+        return text
+    parts = urlsplit(text)
+    return unquote(parts.netloc + parts.path)
+
+
+def _own_options(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
+    """The given options in canonical names; unknown ones are a user error on known clouds."""
+    scheme = "s3" if scheme in S3_SCHEMES else _ALIASES.get(scheme, scheme)
+    known = OPTION_NAMES.get(scheme)
+    if known is None:
+        return dict(options)
+    others = {name for key, names in OPTION_NAMES.items() if key != scheme for name in names}
+    own = {}
+    for key, value in options.items():
+        name = key.lower()
+        for prefix in _PREFIXES:
+            name = name.removeprefix(prefix)
+        if name in known:
+            own[name] = value
+        elif name not in others:
+            raise StorageError(
+                f"found storage option {key!r} for {scheme}://, expected one of {sorted(known)}"
+            )
+    return own
+
+
+def _fsspec_options(scheme: str, options: Mapping[str, str]) -> dict[str, Any]:
+    names = OPTION_NAMES.get(scheme)
+    if names is None:
+        return dict(options)
+    keywords: dict[str, Any] = {names[key][0]: value for key, value in options.items()}
+    if scheme == "s3":
+        # a listing must show what other processes wrote a moment ago
+        keywords["use_listings_cache"] = False
+        region = keywords.pop("region", None)
+        if region:
+            keywords["client_kwargs"] = {"region_name": region}
+        if "anon" in keywords:
+            keywords["anon"] = keywords["anon"].lower() == "true"
+    return keywords
+
+
+def _write_temporary(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _is_precondition_failure(error: OSError) -> bool:
+    """Whether a conditional put lost: S3 says 412, or 409 while another put is under way."""
+    text = f"{error} {error.__cause__}"
+    return any(
+        sign in text
+        for sign in ("PreconditionFailed", "ConditionalRequestConflict", "412", "pre-condition")
+    )
