@@ -1,0 +1,268 @@
+"""The attributes a model knows, and gold spans brought onto a product's units."""
+
+# A attributes, V units of a product
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ulsdram_core.errors import LabelError
+from ulsdram_core.schema import GoldSpan, Product
+from ulsdram_core.text import UnitKind, Window, find_units, product_units
+
+
+class LabelSet(BaseModel):
+    """Attributes in the order of the model's outputs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attributes: tuple[str, ...] = Field(min_length=1, description="Attribute names, unique.")
+    category_attributes: dict[str, tuple[str, ...]] | None = Field(
+        None, description="Attributes seen with each category; None: not told apart."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        repeated = [name for name, count in Counter(self.attributes).items() if count > 1]
+        if repeated or "" in self.attributes:
+            raise ValueError(f"attributes repeat {repeated} or are empty; name each one once")
+        known = set(self.attributes)
+        for category, names in (self.category_attributes or {}).items():
+            if unknown := sorted(set(names) - known):
+                raise ValueError(f"category {category!r} names {unknown}, not in attributes")
+        return self
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.attributes)}
+
+    def __len__(self) -> int:
+        return len(self.attributes)
+
+    def __contains__(self, attribute: str) -> bool:
+        return attribute in self._numbers
+
+    def index(self, attribute: str) -> int:
+        """The attribute's number; LabelError for one that the set does not hold."""
+        number = self._numbers.get(attribute)
+        if number is None:
+            raise LabelError(
+                f"attribute {attribute!r} is not among the {len(self)} labels; "
+                "train on data that holds it"
+            )
+        return number
+
+    def allowed(self, category: str | None) -> np.ndarray:
+        """bool[A]: attributes seen with the category; all of them for a category never seen."""
+        names = (self.category_attributes or {}).get(category or "")
+        if names is None:
+            return np.ones(len(self), dtype=bool)
+        mask = np.zeros(len(self), dtype=bool)
+        mask[[self.index(name) for name in names]] = True
+        return mask
+
+    @classmethod
+    def from_products(
+        cls, products: Iterable[Product], *, min_count: int = 1, with_categories: bool = False
+    ) -> "LabelSet":
+        """Attributes annotated in at least `min_count` products, most frequent first, then by name.
+
+        `with_categories` also learns which attributes occur with which category.
+        """
+        counts: Counter[str] = Counter()
+        seen: dict[str, set[str]] = {}
+        for product in products:
+            names = product.gold_attributes()
+            counts.update(names)
+            if product.category is not None:
+                seen.setdefault(product.category, set()).update(names)
+        order = sorted(counts, key=lambda name: (-counts[name], name))
+        kept = tuple(name for name in order if counts[name] >= min_count)
+        if not kept:
+            raise LabelError(
+                f"found {len(counts)} annotated attributes, none in {min_count} or more products; "
+                "give labelled products or lower min_count"
+            )
+        categories = {
+            category: tuple(name for name in kept if name in seen[category])
+            for category in sorted(seen)
+        }
+        return cls(attributes=kept, category_attributes=categories if with_categories else None)
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedSpan:
+    """A gold span in half-open unit numbers of the product; `attribute` is its label number."""
+
+    attribute: int
+    start_unit: int
+    end_unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Gold on units, in gold's order, and how much of it did not fit exactly.
+
+    `num_snapped` spans were kept, but cover more or fewer characters than annotated (they cut a
+    unit, begin or end in white space, or run past the text). Dropped are `num_unknown` (attribute
+    not in the labels), `num_outside` (no unit there, or a source that is not read) and
+    `num_overlapping` (over another span of the same attribute: one B I O row holds only one).
+    """
+
+    spans: tuple[AlignedSpan, ...]
+    num_snapped: int = 0
+    num_unknown: int = 0
+    num_outside: int = 0
+    num_overlapping: int = 0
+
+    def of_attribute(self, attribute: int) -> tuple[AlignedSpan, ...]:
+        """The spans of one attribute."""
+        return tuple(span for span in self.spans if span.attribute == attribute)
+
+    def seen_by(self, window: Window) -> tuple[AlignedSpan, ...]:
+        """Spans with at least one unit in the window."""
+        last = window.first_unit + window.num_units
+        return tuple(
+            span
+            for span in self.spans
+            if span.start_unit < last and span.end_unit > window.first_unit
+        )
+
+    def owned_by(self, window: Window) -> tuple[AlignedSpan, ...]:
+        """Spans whose first unit the window owns; over all windows each span occurs once."""
+        first, last = window.owned
+        return tuple(span for span in self.spans if first <= span.start_unit < last)
+
+
+def align_gold(
+    windows: Sequence[Window],
+    gold: Iterable[GoldSpan],
+    labels: LabelSet,
+    sources: Sequence[str] = ("title",),
+) -> Alignment:
+    """Gold spans in the product's units; `sources` are the TextConfig's.
+
+    A span that cuts through a unit grows to take all of it. Of overlapping spans of one
+    attribute the one that starts first stays, of those the longest.
+    """
+    numbers = {source: number for number, source in enumerate(sources)}
+    unit_source, unit_start, unit_end = product_units(windows)
+    bounds = np.searchsorted(unit_source, np.arange(len(sources) + 1))
+    counts: Counter[str] = Counter()
+    found: dict[AlignedSpan, None] = {}
+    for span in gold:
+        if span.attribute not in labels:
+            counts["unknown"] += 1
+            continue
+        number = numbers.get(span.source)
+        low, high = (0, 0) if number is None else bounds[number : number + 2].tolist()
+        first = low + int(np.searchsorted(unit_end[low:high], span.start, side="right"))
+        last = low + int(np.searchsorted(unit_start[low:high], span.end))
+        if first >= last:
+            counts["outside"] += 1
+            continue
+        exact = unit_start[first] == span.start and unit_end[last - 1] == span.end
+        counts["snapped"] += not exact
+        found[AlignedSpan(labels.index(span.attribute), first, last)] = None
+    kept = _without_overlaps(list(found))
+    return Alignment(
+        spans=kept,
+        num_snapped=counts["snapped"],
+        num_unknown=counts["unknown"],
+        num_outside=counts["outside"],
+        num_overlapping=len(found) - len(kept),
+    )
+
+
+def _without_overlaps(spans: list[AlignedSpan]) -> tuple[AlignedSpan, ...]:
+    """The given order, less spans over an earlier or longer one of the same attribute."""
+    reached: dict[int, int] = {}
+    kept = set()
+    for span in sorted(spans, key=lambda span: (span.start_unit, -span.end_unit)):
+        if span.start_unit >= reached.get(span.attribute, 0):
+            reached[span.attribute] = span.end_unit
+            kept.add(span)
+    return tuple(span for span in spans if span in kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Where values occur in a text; `missing` are the (attribute, value) pairs found nowhere."""
+
+    spans: tuple[GoldSpan, ...]
+    missing: tuple[tuple[str, str], ...]
+
+
+def match_values(
+    texts: Mapping[str, str],
+    specs: Iterable[tuple[str, str]],
+    *,
+    overwrite: bool = False,
+    unit: UnitKind = "word",
+) -> Matches:
+    """MAE's rule: every occurrence of each value's units, in any case, in each of the texts.
+
+    Spans of different attributes may overlap. With `overwrite`, as in the released code, later
+    specs overwrite earlier ones unit by unit; what is left of an overwritten span is a span.
+    """
+    specs = list(dict.fromkeys(specs))
+    missing = dict.fromkeys(specs)
+    spans: list[GoldSpan] = []
+    for source, text in texts.items():
+        units = find_units(text, unit)
+        found = _occurrences(text, units, specs, unit)
+        for number, _, _ in found:
+            missing.pop(specs[number], None)
+        if overwrite:
+            found = _overwritten(found, specs, len(units))
+        for number, first, last in found:
+            start, end = units[first][0], units[last - 1][1]
+            spans.append(GoldSpan(specs[number][0], text[start:end], start, end, source))
+    return Matches(tuple(dict.fromkeys(spans)), tuple(missing))
+
+
+def _occurrences(
+    text: str, units: list[tuple[int, int]], specs: list[tuple[str, str]], unit: UnitKind
+) -> list[tuple[int, int, int]]:
+    """(spec number, first unit, end unit) of every match, by spec; one value's do not overlap."""
+    words = [text[start:end].lower() for start, end in units]
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(words):
+        places.setdefault(word, []).append(place)
+    found = []
+    for number, (_, value) in enumerate(specs):
+        sought = [value[start:end].lower() for start, end in find_units(value, unit)]
+        reached = 0
+        for place in places.get(sought[0], ()) if sought else ():
+            end = place + len(sought)
+            if place >= reached and words[place:end] == sought:
+                found.append((number, place, end))
+                reached = end
+    return found
+
+
+def _overwritten(
+    found: list[tuple[int, int, int]], specs: list[tuple[str, str]], num_units: int
+) -> list[tuple[int, int, int]]:
+    """The matches left after each is painted over the earlier ones, in order of place."""
+    owner: list[int | None] = [None] * num_units
+    begins = [False] * num_units
+    for number, first, last in found:
+        owner[first:last] = [number] * (last - first)
+        begins[first:last] = [True] + [False] * (last - first - 1)
+    left: list[tuple[int, int, int]] = []
+    for place, spec in enumerate(owner):
+        if spec is None:
+            continue
+        previous = owner[place - 1] if place else None
+        goes_on = previous is not None and specs[previous][0] == specs[spec][0]
+        if goes_on and not begins[place]:
+            left[-1] = (left[-1][0], left[-1][1], place + 1)
+        else:
+            left.append((spec, place, place + 1))
+    return left
