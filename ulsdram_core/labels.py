@@ -1,6 +1,11 @@
-"""The attributes a model knows, and gold spans brought onto a product's units."""
+"""The attributes a model knows, gold spans on a product's units, and BIO tags.
 
-# A attributes, V units of a product
+A tag row for one (product window, attribute) pair holds O, B, I. A multi-class row holds O = 0,
+B of attribute a = 1 + 2a and I = 2 + 2a. Tags are read as seqeval does by default: an I that
+continues nothing opens a span. No span crosses from one source to the next.
+"""
+
+# A attributes, N tag rows, U units of a window
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ulsdram_core.errors import LabelError
 from ulsdram_core.schema import GoldSpan, Product
 from ulsdram_core.text import UnitKind, Window, find_units, product_units
+
+O, B, I = 0, 1, 2  # noqa: E741
 
 
 class LabelSet(BaseModel):
@@ -190,40 +197,126 @@ def _without_overlaps(spans: list[AlignedSpan]) -> tuple[AlignedSpan, ...]:
     return tuple(span for span in spans if span in kept)
 
 
+def pair_tags(spans: Iterable[AlignedSpan], window: Window) -> np.ndarray:
+    """O, B, I of the given spans (all of one attribute): int64[U].
+
+    It is the window's slice of the product's own tags: a span that began before the window
+    goes on as I. Such units lie left of what the window owns, unless the span is longer than
+    the overlap.
+    """
+    return _paint([(span, B, I) for span in spans], window)
+
+
+def class_tags(spans: Iterable[AlignedSpan], window: Window) -> np.ndarray:
+    """Multi-class tags of all spans: int64[U]; a later span overwrites an earlier one."""
+    return _paint(
+        [(span, B + 2 * span.attribute, I + 2 * span.attribute) for span in spans], window
+    )
+
+
+def _paint(spans: list[tuple[AlignedSpan, int, int]], window: Window) -> np.ndarray:
+    tags_U = np.full(window.num_units, O, dtype=np.int64)
+    for span, begin, inside in spans:
+        first, end = span.start_unit - window.first_unit, span.end_unit - window.first_unit
+        tags_U[max(first, 0) : max(end, 0)] = inside
+        if 0 <= first < len(tags_U):
+            tags_U[first] = begin
+    return tags_U
+
+
+def spans_from_tags(
+    tags_U: np.ndarray, sources_U: np.ndarray | None = None
+) -> list[tuple[int, int]]:
+    """Half-open unit spans of one row of O, B, I."""
+    sources_1U = None if sources_U is None else np.asarray(sources_U)[None]
+    _, starts, ends = batch_spans_from_tags(np.asarray(tags_U)[None], sources_NU=sources_1U)
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def batch_spans_from_tags(
+    tags_NU: np.ndarray,
+    lengths_N: np.ndarray | None = None,
+    sources_NU: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(row, start, end) of the spans of padded rows, by row and start, without a loop over rows.
+
+    `lengths_N` counts each row's units (default: all U), what lies beyond is padding;
+    `sources_NU` is each unit's source (default: one source).
+    """
+    rows, _, starts, ends = batch_class_spans_from_tags(tags_NU, lengths_N, sources_NU)
+    return rows, starts, ends
+
+
+def batch_class_spans_from_tags(
+    tags_NU: np.ndarray,
+    lengths_N: np.ndarray | None = None,
+    sources_NU: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(row, attribute, start, end) of multi-class rows; otherwise as batch_spans_from_tags."""
+    tags_NU = np.asarray(tags_NU)
+    num_rows, num_units = tags_NU.shape
+    inside_NU = tags_NU > O
+    if lengths_N is not None:
+        inside_NU &= np.arange(num_units) < np.asarray(lengths_N)[:, None]
+    attribute_NU = (tags_NU - 1) // 2
+    # Where a unit continues its left neighbour's span: both of one attribute, and it is an I.
+    joined = inside_NU[:, 1:] & inside_NU[:, :-1] & (tags_NU[:, 1:] % 2 == 0)
+    joined &= attribute_NU[:, 1:] == attribute_NU[:, :-1]
+    if sources_NU is not None:
+        joined &= sources_NU[:, 1:] == sources_NU[:, :-1]
+    edge = np.zeros((num_rows, min(num_units, 1)), dtype=bool)
+    opens_NU = inside_NU & ~np.concatenate((edge, joined), axis=1)
+    closes_NU = inside_NU & ~np.concatenate((joined, edge), axis=1)
+    rows, starts = np.nonzero(opens_NU)
+    return rows, attribute_NU[rows, starts], starts, np.nonzero(closes_NU)[1] + 1
+
+
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """Where values occur in a text; `missing` are the (attribute, value) pairs found nowhere."""
+    """Where values occur in texts; `missing` are the (attribute, value) pairs found in none."""
 
     spans: tuple[GoldSpan, ...]
     missing: tuple[tuple[str, str], ...]
 
 
-def match_values(
+def match_texts(
     texts: Mapping[str, str],
     specs: Iterable[tuple[str, str]],
     *,
     overwrite: bool = False,
     unit: UnitKind = "word",
 ) -> Matches:
-    """MAE's rule: every occurrence of each value's units, in any case, in each of the texts.
+    """match_values in each of the texts (source -> text), and the values found nowhere."""
+    specs = list(dict.fromkeys(specs))
+    spans: list[GoldSpan] = []
+    found: set[int] = set()
+    for source, text in texts.items():
+        units = find_units(text, unit)
+        matches = _occurrences(text, units, specs, unit)
+        found.update(number for number, _, _ in matches)
+        if overwrite:
+            matches = _overwritten(matches, specs, len(units))
+        for number, first, last in matches:
+            start, end = units[first][0], units[last - 1][1]
+            spans.append(GoldSpan(specs[number][0], text[start:end], start, end, source))
+    missing = tuple(spec for number, spec in enumerate(specs) if number not in found)
+    return Matches(tuple(dict.fromkeys(spans)), missing)
+
+
+def match_values(
+    text: str,
+    specs: Iterable[tuple[str, str]],
+    *,
+    source: str = "title",
+    overwrite: bool = False,
+    unit: UnitKind = "word",
+) -> list[GoldSpan]:
+    """MAE's rule: every occurrence of each value's units in the text, in any case.
 
     Spans of different attributes may overlap. With `overwrite`, as in the released code, later
     specs overwrite earlier ones unit by unit; what is left of an overwritten span is a span.
     """
-    specs = list(dict.fromkeys(specs))
-    missing = dict.fromkeys(specs)
-    spans: list[GoldSpan] = []
-    for source, text in texts.items():
-        units = find_units(text, unit)
-        found = _occurrences(text, units, specs, unit)
-        for number, _, _ in found:
-            missing.pop(specs[number], None)
-        if overwrite:
-            found = _overwritten(found, specs, len(units))
-        for number, first, last in found:
-            start, end = units[first][0], units[last - 1][1]
-            spans.append(GoldSpan(specs[number][0], text[start:end], start, end, source))
-    return Matches(tuple(dict.fromkeys(spans)), tuple(missing))
+    return list(match_texts({source: text}, specs, overwrite=overwrite, unit=unit).spans)
 
 
 def _occurrences(
