@@ -78,10 +78,11 @@ def fold(text: str) -> str:
 
 def clean(text: str) -> str:
     """NFKC, ASCII quotes and dashes, single spaces, no punctuation left over at either end."""
-    text = _FRACTION_AFTER_DIGIT.sub(" ", text.translate(_TYPOGRAPHY))
-    text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
-    # NFKC can yield typographic characters anew (full-width forms of them), hence the second pass.
-    text = " ".join(text.translate(_TYPOGRAPHY).split())
+    if not text.isascii():
+        text = _FRACTION_AFTER_DIGIT.sub(" ", text.translate(_TYPOGRAPHY))
+        text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
+        text = text.translate(_TYPOGRAPHY)  # NFKC can yield typographic characters anew
+    text = " ".join(text.split())
     return text.rstrip(" .,;:!?\u3001\u3002").lstrip(" ,;:!?\u3001\u3002")
 
 
