@@ -7,6 +7,7 @@ continues nothing opens a span. No span crosses from one source to the next.
 
 # A attributes, N tag rows, U units of a window
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,8 @@ def align_gold(
     """
     numbers = {source: number for number, source in enumerate(sources)}
     unit_source, unit_start, unit_end = product_units(windows)
-    bounds = np.searchsorted(unit_source, np.arange(len(sources) + 1))
+    bounds = np.searchsorted(unit_source, np.arange(len(sources) + 1)).tolist()
+    starts, ends = unit_start.tolist(), unit_end.tolist()
     counts: Counter[str] = Counter()
     found: dict[AlignedSpan, None] = {}
     for span in gold:
@@ -167,13 +169,13 @@ def align_gold(
             counts["unknown"] += 1
             continue
         number = numbers.get(span.source)
-        low, high = (0, 0) if number is None else bounds[number : number + 2].tolist()
-        first = low + int(np.searchsorted(unit_end[low:high], span.start, side="right"))
-        last = low + int(np.searchsorted(unit_start[low:high], span.end))
+        low, high = (0, 0) if number is None else bounds[number : number + 2]
+        first = bisect_right(ends, span.start, low, high)
+        last = bisect_left(starts, span.end, low, high)
         if first >= last:
             counts["outside"] += 1
             continue
-        exact = unit_start[first] == span.start and unit_end[last - 1] == span.end
+        exact = starts[first] == span.start and ends[last - 1] == span.end
         counts["snapped"] += not exact
         found[AlignedSpan(labels.index(span.attribute), first, last)] = None
     kept = _without_overlaps(list(found))

@@ -8,7 +8,7 @@ from enum import StrEnum
 from ulsdram_core.errors import UlsdramError
 from ulsdram_core.schema import GoldSpan
 
-TAG = re.compile(r"<(/?)([^<>/]+)>")
+TAG = re.compile(r"<(/?)([^<>/\s][^<>/]*)>")
 
 
 class MepaveProblem(StrEnum):
@@ -71,41 +71,41 @@ def parse_mepave_line(line: str) -> MepaveLine:
 
 
 def split_tags(tagged: str) -> tuple[str, tuple[GoldSpan, ...]]:
-    """The text without its tags, and the spans they marked by start; tags may nest.
+    """The text without its tags, and the spans they marked as opened; tags may nest.
 
     A '<' that begins no tag is text.
     """
     parts: list[str] = []
     length = read = 0
-    open_tags: list[tuple[str, int]] = []
-    bounds: list[tuple[int, int, str]] = []
+    num_opened = 0
+    open_tags: list[tuple[str, int, int]] = []
+    bounds: list[tuple[int, int, int, str]] = []
     for match in TAG.finditer(tagged):
         parts.append(tagged[read : match.start()])
         length += len(parts[-1])
         read = match.end()
         closing, attribute = match.groups()
         if not closing:
-            open_tags.append((attribute, length))
+            open_tags.append((attribute, length, num_opened))
+            num_opened += 1
             continue
         if not open_tags or open_tags[-1][0] != attribute:
             raise _unbalanced(tagged)
-        start = open_tags.pop()[1]
+        _, start, order = open_tags.pop()
         if start == length:
             raise MepaveError(f"{tagged!r} marks no text", MepaveProblem.EMPTY_VALUE)
-        bounds.append((start, length, attribute))
+        bounds.append((order, start, length, attribute))
     if open_tags:
         raise _unbalanced(tagged)
     plain = "".join([*parts, tagged[read:]])
-    # Inner tags close first: by start, and the outer one before the inner one.
-    order = sorted(reversed(bounds), key=lambda bound: (bound[0], -bound[1]))
-    return plain, tuple(GoldSpan(name, plain[a:b], a, b) for a, b, name in order)
+    return plain, tuple(GoldSpan(name, plain[a:b], a, b) for _, a, b, name in sorted(bounds))
 
 
 def join_tags(sentence: str, gold: Sequence[GoldSpan]) -> str:
     """Write spans, disjoint or nested, back as tags; the inverse of split_tags."""
     marks: list[tuple[int, int, int, str]] = []
     for order, span in enumerate(gold):
-        # At one place: close inner before outer, then open outer before inner.
+        # At one place: close before opening, and of what closes the inner one first.
         marks.append((span.start, 1, order, f"<{span.attribute}>"))
         marks.append((span.end, 0, -order, f"</{span.attribute}>"))
     parts, read = [], 0
