@@ -1,0 +1,62 @@
+"""Joining a Ray cluster: the one that RAY_ADDRESS names, else a private one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import ray
+
+# With two logical CPUs an actor pool beside a task that wants a whole one can wait for ever.
+MIN_LOGICAL_CPUS = 4
+_ROOT = Path(__file__).resolve().parents[1]
+_log = logging.getLogger(__name__)
+
+
+def connect_cluster(*, num_cpus: int | None = None) -> None:
+    """Connect this process to Ray once; a second call does nothing.
+
+    `num_cpus` sizes the private cluster (default: the machine's, at least 4 logical ones); it has
+    no meaning on a cluster that exists.
+    """
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS")
+        if address:
+            _join(address)
+        else:
+            _start(num_cpus)
+    if not _log.isEnabledFor(logging.DEBUG):
+        _quieten()
+
+
+def _join(address: str) -> None:
+    if address.startswith(("http://", "https://")):
+        raise ValueError(
+            f"found RAY_ADDRESS={address}, expected host:port of a cluster; "
+            "a dashboard address only serves `ray job submit`"
+        )
+    try:
+        ray.init(logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise ValueError(
+            f"found no Ray cluster at RAY_ADDRESS={address}; start one or unset the variable"
+        ) from error
+
+
+def _start(num_cpus: int | None) -> None:
+    # Workers inherit the environment: they must find our packages from any working directory.
+    paths = [str(_ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    ray.init(
+        address="local",
+        num_cpus=num_cpus or max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),
+        include_dashboard=False,
+        logging_level=logging.WARNING,
+    )
+
+
+def _quieten() -> None:
+    """Plans and progress logs of Ray are details; on a terminal its bars still show."""
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.WARNING)

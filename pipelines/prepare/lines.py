@@ -1,0 +1,38 @@
+"""Lines of a byte range of a file; the ranges of a file together give each line once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO
+
+_BLOCK = 1 << 20
+
+
+def read_lines(
+    file: IO[bytes], *, start: int, end: int, max_bytes: int
+) -> Iterator[tuple[int, bytes | None]]:
+    """(number within the range from 1, line without its end) of lines that begin in [start, end).
+
+    None stands for a line of more than `max_bytes`.
+    """
+    file.seek(max(start - 1, 0))
+    if start > 0:
+        _skip_line(file)
+    number = 0
+    while file.tell() < end:
+        line = file.readline(max_bytes + 1)
+        if not line:
+            return
+        number += 1
+        if len(line) > max_bytes and not line.endswith(b"\n"):
+            _skip_line(file)
+            yield number, None
+        else:
+            yield number, line.rstrip(b"\r\n")
+
+
+def _skip_line(file: IO[bytes]) -> None:
+    while True:
+        rest = file.readline(_BLOCK)
+        if not rest or rest.endswith(b"\n"):
+            return

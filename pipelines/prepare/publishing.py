@@ -1,0 +1,137 @@
+"""A prepared folder appears whole or not at all, and replaces nothing but a prepared folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import uuid
+from pathlib import Path
+
+from pipelines.prepare.title_groups import SPLITS
+from pipelines.storage import Storage
+
+FORMAT = "ulsdram prepared products"
+REPORT_JSON = "report.json"
+REPORT_MARKDOWN = "report.md"
+_OWNER = "owner.json"
+_log = logging.getLogger(__name__)
+
+
+class Publication:
+    """Work goes on in `draft`, beside the target; `publish` puts it in the target's place."""
+
+    def __init__(self, target: Storage) -> None:
+        check_target(target)
+        self.target = target
+        self._suffix = uuid.uuid4().hex[:12]
+        self.draft = Storage(f"{target.uri}.tmp-{self._suffix}", target.options)
+        _remove_leftovers(target)
+        owner = {"host": socket.gethostname(), "pid": os.getpid()}
+        self.draft.join(_OWNER).write_bytes(json.dumps(owner).encode())
+
+    def publish(self) -> None:
+        """Replace the target; a local reader finds the old folder or the new one.
+
+        Storage without renames is filled file by file behind a report that says `complete: false`
+        until all are there.
+        """
+        check_target(self.target)
+        self.draft.join(_OWNER).delete()
+        if self.target.is_local:
+            self._rename()
+        else:
+            self._copy()
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the draft."""
+        self.draft.delete()
+
+    def _rename(self) -> None:
+        target, draft = Path(self.target.path), Path(self.draft.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        old = target.with_name(f"{target.name}.old-{self._suffix}")
+        if not target.exists():
+            draft.rename(target)
+            return
+        target.rename(old)
+        try:
+            draft.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        Storage.of(old).delete()
+
+    def _copy(self) -> None:
+        report = self.draft.join(REPORT_JSON).read_bytes()
+        marker = {"format": FORMAT, "complete": False}
+        self.target.join(REPORT_JSON).write_bytes(json.dumps(marker).encode())
+        for split in SPLITS:
+            self.target.join(split).delete()
+        for name in [*SPLITS, REPORT_MARKDOWN]:
+            fs = self.target.fs
+            fs.copy(self.draft.join(name).path, self.target.join(name).path, recursive=True)
+        self.target.join(REPORT_JSON).write_bytes(report)
+
+
+def check_target(target: Storage) -> None:
+    """ValueError unless nothing is there, or an empty folder, or a prepared one."""
+    if not target.exists():
+        return
+    if not target.is_folder():
+        raise ValueError(f"found a file at --out {target.uri}, expected a folder or nothing")
+    if not is_prepared(target) and target.fs.ls(target.path, detail=False):
+        raise ValueError(
+            f"found files of another kind in --out {target.uri}, expected nothing or a folder "
+            "that prepare made; name another folder"
+        )
+
+
+def is_prepared(place: Storage) -> bool:
+    """Whether prepare made this folder (it may still be incomplete)."""
+    try:
+        report = json.loads(place.join(REPORT_JSON).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(report, dict) and report.get("format") == FORMAT
+
+
+def check_apart(source: Storage, target: Storage) -> None:
+    """ValueError where replacing the target would touch the input."""
+    inner, outer = _with_slash(source), _with_slash(target)
+    if inner.startswith(outer) or outer.startswith(inner):
+        raise ValueError(
+            f"found --out {target.uri} and --in {source.uri} in one another; "
+            "name a folder apart from the input"
+        )
+
+
+def _with_slash(place: Storage) -> str:
+    path = os.path.realpath(place.path) if place.is_local else place.uri
+    return path.rstrip("/") + "/"
+
+
+def _remove_leftovers(target: Storage) -> None:
+    """Drafts of processes on this machine that are gone; others' may still be at work."""
+    if not target.is_local:
+        return
+    path = Path(target.path)
+    for draft in path.parent.glob(f"{path.name}.tmp-*"):
+        owner = Storage.of(draft).join(_OWNER)
+        if owner.exists() and _is_gone(json.loads(owner.read_bytes())):
+            _log.info("removing %s, left by an interrupted run", draft)
+            Storage.of(draft).delete()
+
+
+def _is_gone(owner: dict[str, object]) -> bool:
+    if owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int):
+        return False
+    try:
+        os.kill(int(str(owner["pid"])), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,181 @@
+"""The data report: what was read, what became of it, and what to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.command import redact
+from pipelines.prepare.compaction import WrittenFile
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.publishing import FORMAT
+from pipelines.prepare.tally import Tally, most_frequent
+from pipelines.prepare.title_groups import SPLITS
+
+_NUM_ATTRIBUTES_SHOWN = 50
+_NUM_PROBLEMS_SHOWN = 50
+
+
+def build_report(
+    config: PrepareConfig,
+    tally: Tally,
+    files: Iterable[WrittenFile],
+    *,
+    split_origin: Mapping[str, str],
+    num_ignored_files: int,
+) -> dict[str, Any]:
+    """The report as JSON values."""
+    written = list(files)
+    return {
+        "format": FORMAT,
+        "complete": True,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kind": config.kind,
+        "input": redact(config.input),
+        "rows": {
+            "read": tally.read,
+            "kept": tally.kept,
+            "dropped": sum(tally.dropped.values()),
+            "dropped_by_reason": tally.dropped,
+            "blank_lines": tally.blank_lines,
+            "without_gold": tally.products_without_gold,
+        },
+        "files_ignored": num_ignored_files,
+        "splits": {split: _split(split, tally, written, split_origin) for split in SPLITS},
+        "leaks": {
+            "products_by_split": tally.leaks,
+            "action": "dropped" if config.drop_leaks else "kept",
+        },
+        "pictures": {
+            "named": tally.pictures_named,
+            "used": tally.pictures_used,
+            "unusable_by_reason": tally.pictures_unusable,
+            "products_without": tally.without_picture,
+        },
+        "values": {
+            "given": tally.values,
+            "outside_text": tally.values_outside_text,
+            "spans": tally.spans,
+            "overlapping_pairs": tally.overlapping_pairs,
+            "products_with_overlap": tally.products_with_overlap,
+        },
+        "corrections": {
+            "applied": tally.corrections_applied,
+            "spans_removed": tally.corrections_removed,
+            "spans_added": tally.corrections_added,
+            "outside_text": tally.corrections_outside_text,
+        },
+        "attributes": {
+            name: counts.model_dump() for name, counts in most_frequent(tally.attributes).items()
+        },
+        "problems": {
+            "found": tally.num_problems,
+            "listed": [note.model_dump() for note in tally.notes],
+        },
+    }
+
+
+def render_markdown(report: Mapping[str, Any]) -> str:
+    """The report for a reader; long lists are cut, report.json has more."""
+    rows, values = report["rows"], report["values"]
+    parts = [
+        f"# Prepared products ({report['kind']})",
+        f"Made {report['created_at']} from `{report['input']}`.",
+        "## Rows",
+        _table(
+            ("read", "kept", "dropped", "blank lines", "without any value"),
+            [
+                (
+                    rows["read"],
+                    rows["kept"],
+                    rows["dropped"],
+                    rows["blank_lines"],
+                    rows["without_gold"],
+                )
+            ],
+        ),
+        _counts("dropped because", rows["dropped_by_reason"]),
+        "## Splits",
+        _splits(report),
+        "## Pictures",
+        _table(
+            ("named", "used", "products without"),
+            [tuple(report["pictures"][key] for key in ("named", "used", "products_without"))],
+        ),
+        _counts("unusable because", report["pictures"]["unusable_by_reason"]),
+        "## Values",
+        _table(tuple(key.replace("_", " ") for key in values), [tuple(values.values())]),
+        "## Corrections",
+        _table(
+            tuple(key.replace("_", " ") for key in report["corrections"]),
+            [tuple(report["corrections"].values())],
+        ),
+        "## Attributes",
+        _attributes(report["attributes"]),
+        "## Problems",
+        _problems(report["problems"]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _split(
+    split: str, tally: Tally, written: list[WrittenFile], origin: Mapping[str, str]
+) -> dict[str, Any]:
+    files = [file for file in written if file.split == split]
+    return {
+        "rows": tally.kept_by_split.get(split, 0),
+        "origin": origin[split],
+        "files": len(files),
+        "bytes": sum(file.num_bytes for file in files),
+        "row_group_bytes": [size for file in files for size in file.row_group_bytes],
+    }
+
+
+def _splits(report: Mapping[str, Any]) -> str:
+    leaks = report["leaks"]
+    rows = [
+        (
+            name,
+            split["rows"],
+            split["origin"],
+            split["files"],
+            split["bytes"],
+            leaks["products_by_split"].get(name, 0),
+        )
+        for name, split in report["splits"].items()
+    ]
+    header = ("split", "rows", "origin", "files", "bytes", f"titles elsewhere ({leaks['action']})")
+    return _table(header, rows)
+
+
+def _attributes(attributes: Mapping[str, Mapping[str, int]]) -> str:
+    shown = list(attributes.items())[:_NUM_ATTRIBUTES_SHOWN]
+    rows = [(name, *counts.values()) for name, counts in shown]
+    more = len(attributes) - len(shown)
+    table = _table(("attribute", "products", "spans", "outside the text"), rows)
+    return table + (f"\n\n{more} more in report.json." if more else "")
+
+
+def _problems(problems: Mapping[str, Any]) -> str:
+    shown = problems["listed"][:_NUM_PROBLEMS_SHOWN]
+    rows = [(f"{note['file']}:{note['line']}", note["reason"], note["detail"]) for note in shown]
+    found = f"{problems['found']} found, {len(shown)} shown."
+    return f"{found}\n\n{_table(('place', 'reason', 'detail'), rows)}" if rows else found
+
+
+def _counts(title: str, counts: Mapping[str, int]) -> str:
+    return _table((title, "number"), sorted(counts.items())) if counts else ""
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """A value from the data must not become Markdown or HTML."""
+    text = " ".join(str(value).split()).replace("\\", "\\\\")
+    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "\\`"), ("[", "\\[")):
+        text = text.replace(sign, safe)
+    return text

@@ -1,0 +1,141 @@
+"""A product on its way from a raw format to a row of the products table."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ulsdram_core.reasons import Reason
+from ulsdram_core.schema import GoldSpan
+
+Specs = list[tuple[str, str]]
+
+
+class RowError(ValueError):
+    """One row cannot be used; `reason` is the word it is counted under."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = str(reason)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return RowError, (self.reason, str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in the input that could not be used; `num_rows` products are lost with it."""
+
+    line: int
+    reason: str
+    detail: str
+    num_rows: int = 1
+
+
+@dataclass(slots=True)
+class RawProduct:
+    """A product as read: text exactly as given, spans made, pictures' bytes at hand."""
+
+    line: int
+    product_id: str
+    texts: dict[str, str]
+    gold: list[GoldSpan] = field(default_factory=list)
+    specs: Specs = field(default_factory=list)
+    outside: Specs = field(default_factory=list)
+    pictures: list[bytes] = field(default_factory=list)
+    num_pictures: int = 0
+    broken_pictures: list[str] = field(default_factory=list)
+    category: str | None = None
+    extra: dict[str, str | None] = field(default_factory=dict)
+    notes: list[Problem] = field(default_factory=list)
+
+
+def check_texts(texts: Mapping[str, Any], *, max_chars: int) -> dict[str, str]:
+    """The texts as strings, unchanged; RowError where there is none to read or one is unusable."""
+    checked = {source: _checked_text(source, text, max_chars) for source, text in texts.items()}
+    if not any(text.strip() for text in checked.values()):
+        raise RowError(Reason.EMPTY_TEXT, "no text")
+    return checked
+
+
+def check_name(name: Any, what: str) -> str:
+    """An attribute name, a value or a key as a clean string."""
+    if isinstance(name, bool) or not isinstance(name, str | int | float):
+        raise RowError(Reason.WRONG_TYPE, f"{what} is of type {type(name).__name__}")
+    text = str(name).strip()
+    if not is_encodable(text):
+        raise RowError(Reason.INVALID_TEXT, f"{what} is not valid Unicode")
+    return text
+
+
+def specs_of(given: Any, *, max_values: int) -> Specs:
+    """Attribute values from a mapping, or a list of pairs or of {attribute, value}."""
+    if given is None:
+        return []
+    pairs = given.items() if isinstance(given, Mapping) else given
+    if isinstance(pairs, str) or not isinstance(pairs, Iterable):
+        raise RowError(Reason.WRONG_TYPE, f"specs are of type {type(given).__name__}")
+    specs: Specs = []
+    for pair in pairs:
+        attribute, values = _pair(pair)
+        for value in values if isinstance(values, list | tuple) else [values]:
+            if value is None or value == "":
+                continue
+            specs.append((check_name(attribute, "an attribute"), check_name(value, "a value")))
+            if len(specs) > max_values:
+                raise RowError("too_many_values", f"more than {max_values} attribute values")
+    return [spec for spec in specs if all(spec)]
+
+
+def is_encodable(text: str) -> bool:
+    """Whether the text can be stored (JSON may smuggle in halves of surrogate pairs)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def order_spans(spans: Iterable[GoldSpan], sources: Sequence[str]) -> list[GoldSpan]:
+    """Each span once, in reading order, of those with one start the longest first."""
+    rank = {source: number for number, source in enumerate(sources)}
+    return sorted(
+        set(spans), key=lambda span: (rank[span.source], span.start, -span.end, span.attribute)
+    )
+
+
+def num_overlaps(spans: Iterable[GoldSpan]) -> int:
+    """Pairs of spans of one product that share a character."""
+    by_source: dict[str, list[tuple[int, int]]] = {}
+    for span in spans:
+        by_source.setdefault(span.source, []).append((span.start, span.end))
+    total = 0
+    for ranges in by_source.values():
+        ranges.sort()
+        starts = [start for start, _ in ranges]
+        total += sum(
+            bisect_left(starts, end) - number - 1 for number, (_, end) in enumerate(ranges)
+        )
+    return total
+
+
+def _checked_text(source: str, text: Any, max_chars: int) -> str:
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise RowError(Reason.WRONG_TYPE, f"{source} is of type {type(text).__name__}")
+    if len(text) > max_chars:
+        raise RowError(Reason.TEXT_TOO_LONG, f"{source} has {len(text)} characters")
+    if not is_encodable(text):
+        raise RowError(Reason.INVALID_TEXT, f"{source} is not valid Unicode")
+    return text
+
+
+def _pair(pair: Any) -> tuple[Any, Any]:
+    if isinstance(pair, Mapping) and {"attribute", "value"} <= pair.keys():
+        return pair["attribute"], pair["value"]
+    if isinstance(pair, list | tuple) and len(pair) == 2:
+        return pair[0], pair[1]
+    raise RowError(Reason.WRONG_TYPE, "a spec is neither {attribute, value} nor a pair")

@@ -1,0 +1,195 @@
+"""The input cut into pieces of work: a JSON file, a byte range of lines, or a row group."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.rows import Problem
+from pipelines.prepare.title_groups import SPLITS, split_of_name
+from pipelines.storage import Storage
+from ulsdram_core.reasons import Reason
+
+PARQUET = (".parquet", ".pq")
+LINES = (".jsonl", ".ndjson")
+_MEPAVE_NAME = re.compile(r"jdair?\.jave\.fashion\.(train|valid|test)(\.txt)?$")
+_NUM_FOOTER_READERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file of the input; `name` is its path below the input, for reports."""
+
+    name: str
+    path: str
+    size: int
+    split: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One piece of work: bytes [start, end) of a line file, row group `start`, or a whole file."""
+
+    index: int
+    file: InputFile
+    start: int = 0
+    end: int = 0
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Everything to read, what could not even be opened, and Parquet schemas by file name."""
+
+    shards: list[Shard]
+    num_ignored: int = 0
+    problems: list[tuple[str, Problem]] = field(default_factory=list)
+    schemas: dict[str, pa.Schema] = field(default_factory=dict)
+
+    def given_splits(self) -> set[str]:
+        """The splits that the input itself names."""
+        return {shard.file.split for shard in self.shards if shard.file.split}
+
+
+def list_inputs(config: PrepareConfig) -> Inputs:
+    """Find the files of this kind and cut them; ValueError where there is nothing to read."""
+    place = config.place(config.input)
+    if not place.exists():
+        raise ValueError(f"found nothing at --in {place.uri}; check the path and the credentials")
+    files, num_ignored = _FINDERS[config.kind](place, config)
+    if not files:
+        raise ValueError(
+            f"found no {_EXPECTED[config.kind]} in --in {place.uri}; check the path and the kind"
+        )
+    files = sorted(_with_splits(files, config), key=lambda file: file.name)
+    inputs = Inputs(shards=[], num_ignored=num_ignored)
+    footers = _footers(files, place)
+    for file in files:
+        _cut(file, footers.get(file.name), inputs, config)
+    return inputs
+
+
+@dataclass(frozen=True, slots=True)
+class _Footer:
+    """Row groups and schema of a Parquet file, or why it cannot be read."""
+
+    num_row_groups: int = 0
+    schema: pa.Schema | None = None
+    error: str = ""
+
+
+def _cut(file: InputFile, footer: _Footer | None, inputs: Inputs, config: PrepareConfig) -> None:
+    if footer is not None and footer.error:
+        problem = Problem(0, Reason.UNREADABLE_FILE, footer.error, num_rows=0)
+        inputs.problems.append((file.name, problem))
+    for start, end in _ranges(file, footer, config):
+        inputs.shards.append(Shard(len(inputs.shards), file, start, end))
+    if footer is not None and not footer.error:
+        inputs.schemas[file.name] = footer.schema
+
+
+def _ranges(
+    file: InputFile, footer: _Footer | None, config: PrepareConfig
+) -> Iterator[tuple[int, int]]:
+    if footer is not None:
+        return ((number, number + 1) for number in range(footer.num_row_groups))
+    if config.kind == "mae":
+        return iter([(0, file.size)])
+    step = config.chunk_bytes
+    return ((start, start + step) for start in range(0, max(file.size, 1), step))
+
+
+def _footers(files: Iterable[InputFile], place: Storage) -> dict[str, _Footer]:
+    parquet = [file for file in files if file.path.endswith(PARQUET)]
+    filesystem = place.arrow
+
+    def read(file: InputFile) -> _Footer:
+        try:
+            metadata = pq.read_metadata(file.path, filesystem=filesystem)
+            return _Footer(metadata.num_row_groups, metadata.schema.to_arrow_schema())
+        except (OSError, pa.ArrowException) as error:
+            return _Footer(error=" ".join(str(error).split()) or type(error).__name__)
+
+    with ThreadPoolExecutor(_NUM_FOOTER_READERS) as pool:
+        return dict(zip((file.name for file in parquet), pool.map(read, parquet), strict=True))
+
+
+def _with_splits(files: list[InputFile], config: PrepareConfig) -> Iterator[InputFile]:
+    """Keep the splits that names speak of; files outside them beside files within are a mistake."""
+    if config.splits == "made":
+        return (replace(file, split=None) for file in files)
+    homeless = [file.name for file in files if file.split is None]
+    if homeless and len(homeless) < len(files):
+        raise ValueError(
+            f"found {homeless[0]} outside {'/'.join(SPLITS)} folders while other files are in "
+            "them; move it or ask for --splits made"
+        )
+    return iter(files)
+
+
+def _mae_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], int]:
+    return _files_below(place, (".json",), skip=config.images)
+
+
+def _tagged_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], int]:
+    if place.join("_delta_log").exists():
+        raise ValueError(
+            f"found a Delta table at --in {place.uri}, expected Parquet or JSON lines; "
+            "its folder also holds superseded rows, so write a plain copy first"
+        )
+    return _files_below(place, PARQUET + LINES, skip=config.images)
+
+
+def _mepave_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], int]:
+    found, num_ignored = _files_below(place, ("",), skip=config.images)
+    files: dict[str, InputFile] = {}
+    for file in found:
+        match = _MEPAVE_NAME.match(file.name)
+        if match is None:
+            num_ignored += 1
+            continue
+        split = match.group(1)
+        if split in files:
+            raise ValueError(
+                f"found {files[split].name} and {file.name} for one split; keep one of them"
+            )
+        files[split] = replace(file, split=split)
+    return list(files.values()), num_ignored
+
+
+def _files_below(
+    place: Storage, endings: tuple[str, ...], *, skip: str | None
+) -> tuple[list[InputFile], int]:
+    """Visible files with one of the endings, and how many others there are."""
+    root = place.path.rstrip("/")
+    if not place.is_folder():
+        return [_input_file(place.name, root, int(place.info()["size"]))], 0
+    skipped = Storage.of(skip, place.options).path.rstrip("/") + "/" if skip else None
+    files, num_ignored = [], 0
+    for path, info in sorted(place.fs.find(root, detail=True).items()):
+        name = path.removeprefix(root).lstrip("/")
+        if skipped and path.startswith(skipped):
+            continue
+        hidden = any(part.startswith((".", "_")) for part in name.split("/"))
+        if hidden or not name.lower().endswith(endings):
+            num_ignored += 1
+            continue
+        files.append(_input_file(name, path, int(info["size"])))
+    return files, num_ignored
+
+
+def _input_file(name: str, path: str, size: int) -> InputFile:
+    return InputFile(name, path, size, split_of_name(name.split("/")))
+
+
+_FINDERS = {"mae": _mae_files, "mepave": _mepave_files, "tagged": _tagged_files}
+_EXPECTED = {
+    "mae": "*.json files",
+    "mepave": "jdai.jave.fashion.{train,valid,test}[.txt] files",
+    "tagged": "*.parquet or *.jsonl files",
+}
