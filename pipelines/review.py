@@ -40,7 +40,6 @@ _ANSWERS = {
     **dict.fromkeys(("no", "n", "false", "0", "\u5426", "\u9519"), False),
 }
 _CONTEXT_CHARS = 40
-_MAX_CELL = 10_000_000  # of Python's own 131,072 limit, a long title's cell can exceed that
 
 
 class ReviewError(UlsdramError):
@@ -49,7 +48,7 @@ class ReviewError(UlsdramError):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One reviewer's answer; `right_value` is None where the value is right or nothing replaces it."""
+    """One reviewer's answer; `right_value` is None where nothing replaces the value."""
 
     product_id: str
     attribute: str
@@ -83,22 +82,20 @@ def least_certain(
     """The values to review, least certain first, each (product, attribute, value) once.
 
     `decided` (a corrections table) takes out what was reviewed before; `per_attribute` keeps one
-    noisy attribute from filling the queue.
+    noisy attribute from filling the queue. Fewer may come where products repeat a value.
     """
     wanted = [*IDENTITY, "source", "start", "end", "confidence"]
     order = ["confidence", *IDENTITY, "start"]
     values = table.long().filter(pl.col("confidence") < threshold).select(wanted)
     if decided is not None:
         values = values.join(decided.lazy().select(IDENTITY), on=IDENTITY, how="anti")
-    if per_attribute is not None:
-        per = max(per_attribute, 1)
-        # twice as many, because the same value may stand twice in a product
-        values = values.group_by("attribute").agg(
-            pl.struct(wanted).bottom_k_by(order, k=2 * per).alias("row")
-        )
-        values = values.select(pl.col("row").explode()).unnest("row")
+    # twice as many, because the same value may stand twice in a product
     if per_attribute is None:
         values = values.sort(order).head(2 * limit)
+    else:
+        least = pl.struct(wanted).bottom_k_by(order, k=2 * per_attribute)
+        values = values.group_by("attribute").agg(row=least).select(pl.col("row").explode())
+        values = values.unnest("row")
     once = collect(values).sort(order).unique(IDENTITY, keep="first", maintain_order=True)
     if per_attribute is not None:
         once = once.filter(pl.int_range(pl.len()).over("attribute") < per_attribute)
@@ -176,19 +173,23 @@ def read_reviewed(place: Storage) -> ReviewedFile:
         raise ReviewError(
             f"found bytes that are not UTF-8 in {place.uri}; save it as CSV UTF-8"
         ) from error
-    return parse_reviewed(text, name=place.name)
+    try:
+        return parse_reviewed(text, name=place.name)
+    except csv.Error as error:
+        raise ReviewError(f"found no CSV in {place.uri} ({error}); save it as CSV UTF-8") from error
 
 
 def parse_reviewed(text: str, *, name: str = "the reviewed file") -> ReviewedFile:
-    """The decisions in a reviewed queue; a row whose `correct` and `right_value` are empty waits."""
-    csv.field_size_limit(_MAX_CELL)
+    """The decisions in a reviewed queue; a row without any answer waits."""
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
     names = {_column(name): name for name in rows.fieldnames or ()}
     missing = [column for column in (*IDENTITY, "correct") if column not in names]
     if missing:
-        raise ReviewError(f"{name} has no column {', '.join(missing)}; expected {QUEUE_COLUMNS}")
+        raise ReviewError(
+            f"{name} has no column {', '.join(missing)}; expected {', '.join(QUEUE_COLUMNS)}"
+        )
     decisions, num_undecided, num_restored = [], 0, 0
     for number, raw in enumerate(rows, start=2):
         row = {column: restore(raw[given] or "") for column, given in names.items()}
@@ -235,7 +236,7 @@ def _decide(identity: Sequence[str], row: Mapping[str, str], *, where: str) -> D
 def merge_decisions(
     decisions: Iterable[Decision], *, known: pl.DataFrame | None = None
 ) -> pl.DataFrame:
-    """The corrections table: known decisions, overridden by new ones; contradictions are refused."""
+    """The corrections table: new decisions override known ones; contradictions are refused."""
     new: dict[tuple[str, str, str], Decision] = {}
     for decision in decisions:
         first = new.setdefault(decision.identity, decision)
@@ -244,7 +245,7 @@ def merge_decisions(
                 f"found two different decisions on {decision.identity}, expected one; "
                 "settle it between the reviewers"
             )
-    rows = [] if known is None else list(known.select(CORRECTIONS_SCHEMA).iter_rows())
+    rows = [] if known is None else list(known.select(*CORRECTIONS_SCHEMA).iter_rows())
     merged = {row[:3]: row for row in rows if row[:3] not in new}
     merged |= {key: (*key, decision.correct, decision.right_value) for key, decision in new.items()}
     return pl.DataFrame(list(merged.values()), schema=CORRECTIONS_SCHEMA, orient="row").sort(
@@ -256,7 +257,7 @@ def read_corrections_table(place: Storage) -> pl.DataFrame:
     """A corrections table that an import wrote."""
     try:
         frame = pl.read_parquet(io.BytesIO(place.read_bytes()))
-        return frame.select(CORRECTIONS_SCHEMA).cast(CORRECTIONS_SCHEMA)  # type: ignore[arg-type]
+        return frame.select(*CORRECTIONS_SCHEMA).cast(CORRECTIONS_SCHEMA)  # type: ignore[arg-type]
     except (FileNotFoundError, pl.exceptions.PolarsError) as error:
         raise ReviewError(
             f"found no corrections table at {place.uri} ({str(error).splitlines()[0]}), "

@@ -31,6 +31,11 @@ def restore(cell: str) -> str:
 
 def neutralized(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Every text column made inert."""
-    text = pl.col(pl.String)
-    inert = pl.when(text.str.contains(_DANGEROUS)).then(pl.concat_str(pl.lit("'"), text))
-    return frame.with_columns(inert.otherwise(text).name.keep())
+    names = [name for name, kind in frame.collect_schema().items() if kind == pl.String]
+    return frame.with_columns(
+        pl.when(pl.col(name).str.contains(_DANGEROUS))
+        .then(pl.lit("'") + pl.col(name))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in names
+    )

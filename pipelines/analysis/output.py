@@ -100,6 +100,12 @@ def _explain(error: Exception) -> str:
 
 
 def _sink_csv(frame: pl.LazyFrame, path: Path) -> int:
+    nested = [name for name, kind in frame.collect_schema().items() if kind.is_nested()]
+    if nested:
+        raise QueryError(
+            f"found nested columns {', '.join(nested)}, which CSV cannot hold; "
+            "choose parquet or json, or --query long"
+        )
     with path.open("wb") as file:
         neutralized(frame).sink_csv(file)
     return int(pl.scan_csv(path, infer_schema=False).select(pl.len()).collect().item())
