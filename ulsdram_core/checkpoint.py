@@ -1,0 +1,142 @@
+"""The model directory: safetensors and JSON, versioned, written whole or not at all.
+
+config.json, model.safetensors, labels.json, tokenizer files, metrics.json, recipe.toml, README.md
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ulsdram_core.errors import CheckpointError
+from ulsdram_core.labels import LabelSet
+from ulsdram_core.model import UlsDram
+from ulsdram_core.parts import FORMAT_VERSION, ExtractorConfig, ModelParts, assemble
+from ulsdram_core.tokenizer import load_tokenizer, save_tokenizer
+
+WEIGHTS = "model.safetensors"
+Document = TypeVar("Document", bound=BaseModel)
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+def save_model(parts: ModelParts, path: str | Path) -> Path:
+    """Write a model directory; an existing one is replaced only once the new one is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        _write_parts(parts, draft)
+        _swap(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return path
+
+
+def _write_parts(parts: ModelParts, folder: Path) -> None:
+    state = {name: t.detach().cpu().contiguous() for name, t in parts.model.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    save_tokenizer(parts.tokenizer, folder)
+    documents = {
+        "config.json": parts.config.model_dump(mode="json"),
+        "labels.json": parts.labels.model_dump(mode="json"),
+        "metrics.json": parts.metrics,
+    }
+    for name, document in documents.items():
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    (folder / "recipe.toml").write_text(parts.recipe, encoding="utf-8")
+    (folder / "README.md").write_text(parts.card, encoding="utf-8")
+
+
+def _swap(draft: Path, path: Path) -> None:
+    os.chmod(draft, 0o755)  # mkdtemp makes it private
+    if not path.exists():
+        draft.rename(path)
+        return
+    if not (path / "config.json").exists() and any(path.iterdir()):
+        raise CheckpointError(
+            f"{path} holds files but no model, expected a model directory or nothing; "
+            "choose another place"
+        )
+    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    path.rename(old)
+    draft.rename(path)
+    shutil.rmtree(old)
+
+
+def load_model(path: str | Path) -> ModelParts:
+    """Read a model directory; nothing in it is ever executed."""
+    folder = Path(path)
+    _check_folder(folder)
+    config = _read_config(folder)
+    labels = _read(LabelSet, folder / "labels.json")
+    tokenizer = load_tokenizer(folder)
+    parts = assemble(config, labels, tokenizer, random_init=True)
+    _fill(parts.model, folder / WEIGHTS)
+    parts.model.eval()
+    parts.metrics = json.loads(_text(folder / "metrics.json") or "{}")
+    parts.recipe = _text(folder / "recipe.toml")
+    parts.card = _text(folder / "README.md")
+    return parts
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder, expected a model directory")
+    if (folder / WEIGHTS).exists():
+        return
+    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds {pickles[0]}, expected {WEIGHTS}; pickles can run code and are never "
+            "loaded: export the weights as safetensors"
+        )
+    raise CheckpointError(f"{folder} holds no {WEIGHTS}, expected a model directory")
+
+
+def _read_config(folder: Path) -> ExtractorConfig:
+    path = folder / "config.json"
+    try:
+        version = json.loads(path.read_text(encoding="utf-8")).get("format_version")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read as a JSON object: {error}") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format_version {version!r}, expected {FORMAT_VERSION}; "
+            "use the release that wrote this model, or train it again"
+        )
+    return _read(ExtractorConfig, path)
+
+
+def _read(kind: type[Document], path: Path) -> Document:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path}: {place}: {first['msg']}; the file is damaged") from error
+
+
+def _fill(model: UlsDram, path: Path) -> None:
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        line = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{path} does not fit its config.json: {line}") from error

@@ -1,0 +1,103 @@
+"""Training in one process on examples held in memory; the cluster's loop shares its parts."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from ulsdram_core.batch import Batch, Example, collate
+from ulsdram_core.losses import ExtractionLoss, LossConfig
+from ulsdram_core.optim import OptimConfig
+from ulsdram_core.parts import ModelParts
+from ulsdram_core.precision import PrecisionChoice, choose_precision
+from ulsdram_core.step import StepResult, TrainStep
+
+log = logging.getLogger(__name__)
+
+
+class FitConfig(BaseModel):
+    """How long and in what batches to train."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(3, ge=1, description="passes over the training products")
+    batch_size: int = Field(64, ge=1, description="windows per optimiser step, over all workers")
+    picture_dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of pictures hidden in training, so that products "
+        "without one are nothing new",
+    )
+    seed: int = Field(0, ge=0, description="seed of initialisation, order and dropout")
+    precision: PrecisionChoice = Field("auto", description="auto: bf16 where it is fast")
+    optim: OptimConfig = Field(default_factory=OptimConfig, description="optimiser")
+    loss: LossConfig = Field(default_factory=LossConfig, description="loss weights")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch of `fit`."""
+
+    number: int
+    loss: float
+
+
+def drop_pictures(batch: Batch, share: float, generator: torch.Generator) -> Batch:
+    """Hide a random share of the batch's pictures."""
+    if not share or not len(batch.picture_M):
+        return batch
+    return batch.without_pictures(torch.rand(len(batch.picture_M), generator=generator) < share)
+
+
+def length_sorted_batches(
+    lengths: Sequence[int], batch_size: int, generator: torch.Generator, *, pool: int = 16
+) -> Iterator[list[int]]:
+    """Yield index batches in random order, each of similar lengths (sorted within pools)."""
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    batches = []
+    for start in range(0, len(order), pool * batch_size):
+        chunk = sorted(order[start : start + pool * batch_size], key=lambda i: lengths[i])
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    for place in torch.randperm(len(batches), generator=generator).tolist():
+        yield batches[place]
+
+
+def fit(
+    parts: ModelParts,
+    examples: Sequence[Example],
+    config: FitConfig,
+    *,
+    device: str | torch.device = "cpu",
+) -> Iterator[Epoch]:
+    """Train `parts.model` in place, yielding after every epoch; leaves it in extraction mode."""
+    device = torch.device(device)
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    model = parts.model.to(device)
+    num_steps = config.epochs * math.ceil(len(examples) / config.batch_size)
+    optimizer, schedule = config.optim.build(model, num_steps)
+    step = TrainStep(
+        model=model,
+        loss=ExtractionLoss(config.loss, parts.config.range),
+        optimizer=optimizer,
+        schedule=schedule,
+        clip=config.optim.clip,
+        precision=choose_precision(config.precision, device),
+    )
+    size = parts.config.image.size if parts.config.image else 1
+    lengths = [len(example.window.piece_ids) for example in examples]
+    for number in range(1, config.epochs + 1):
+        model.train()
+        results: list[StepResult] = []
+        for indices in length_sorted_batches(lengths, config.batch_size, generator):
+            batch = collate([examples[i] for i in indices], picture_size=size)
+            batch = drop_pictures(batch, config.picture_dropout, generator)
+            results.append(step([batch.to(device)]))
+        model.eval()
+        loss = sum(r.loss * r.num_terms for r in results) / sum(r.num_terms for r in results)
+        log.info("epoch %d of %d: loss %.4f", number, config.epochs, loss)
+        yield Epoch(number, loss)

@@ -1,0 +1,85 @@
+"""The training loss: tag negative log-likelihood of the pairs plus attribute cross-entropy.
+
+The loss is returned as a sum with its count. Gradients of sums are added over accumulation steps
+and workers and divided once by the global count, so that N workers equal one.
+
+Axes: B windows, C attributes, N pairs, U units.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from ulsdram_core.batch import Batch
+from ulsdram_core.model import ModelOutput
+from ulsdram_core.pairs import Pairs, RangeConfig, training_pairs
+from ulsdram_core.tagger import Tagger
+
+
+class LossConfig(BaseModel):
+    """Weights of the loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attribute_weight: float = Field(
+        1.0,
+        ge=0,
+        description="weight of a window's attribute cross-entropy (sum over attributes)"
+        " beside the tag loss of one pair",
+    )
+    tag_weight: float = Field(1.0, ge=0, description="weight of the tag loss; 0 trains the head")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Sums over a batch; divide `total` by the global `num_terms`."""
+
+    total: Tensor
+    num_terms: int
+    """Pairs plus windows: one term per tagged pair, one per window's range. Counting windows too
+    keeps the divisor additive and above zero where no window has a value."""
+    tag: float
+    """Sum of the pairs' tag losses, for logs."""
+    attribute: float
+    """Sum of the windows' attribute losses, for logs."""
+
+
+class ExtractionLoss:
+    """Runs a model on a labelled batch and sums its losses."""
+
+    def __init__(self, config: LossConfig, range_config: RangeConfig) -> None:
+        self.config = config
+        self.range = range_config
+
+    def __call__(self, model: torch.nn.Module, batch: Batch) -> Loss:
+        """Return the loss of one batch; `model` may be wrapped for data parallelism."""
+        gold = batch.gold
+        assert gold is not None, "a training batch carries gold"
+        assert batch.class_tags_BU is not None
+        chosen: list[Tensor] = []
+
+        def choose(logits_BC: Tensor) -> Pairs:
+            pairs, tags = training_pairs(logits_BC, gold, self.range)
+            chosen.append(tags)
+            return pairs
+
+        output: ModelOutput = model(batch, choose)
+        tags_NU = chosen[0] if chosen else batch.class_tags_BU
+        tagger: Tagger = getattr(model, "module", model).tagger  # type: ignore[assignment]
+        tag = tagger.nll(output.emissions_NUT, tags_NU, output.mask_NU).sum()
+        attribute = self._attribute(output, batch)
+        total = self.config.tag_weight * tag + self.config.attribute_weight * attribute
+        num_terms = len(tags_NU) + batch.num_windows
+        return Loss(total, num_terms, float(tag.detach()), float(attribute.detach()))
+
+    @staticmethod
+    def _attribute(output: ModelOutput, batch: Batch) -> Tensor:
+        logits_BC = output.logits_BC
+        if logits_BC is None:
+            return output.emissions_NUT.new_zeros(())
+        assert batch.gold is not None
+        gold_BC = batch.gold.multi_hot(*logits_BC.shape).to(torch.float32)
+        return F.binary_cross_entropy_with_logits(logits_BC.float(), gold_BC, reduction="sum")

@@ -1,0 +1,188 @@
+"""The model, assembled from interchangeable parts; a variant is a config, never a subclass.
+
+Axes: B windows, L pieces, S sequence, U units, C attributes, N pairs, T tags, H hidden,
+K distinct pictures, M (picture, window) links, R regions, V region features.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from ulsdram_core.attribute_head import HeadKind, build_head
+from ulsdram_core.batch import Batch
+from ulsdram_core.fusion import FusionConfig
+from ulsdram_core.image_encoder import ImageEncoderConfig
+from ulsdram_core.pairs import Pairs
+from ulsdram_core.range_policy import BertPolicy, PairFeatures, RangePolicyConfig
+from ulsdram_core.regions import PictureRegions
+from ulsdram_core.tagger import TaggerConfig
+from ulsdram_core.text_encoder import TextEncoderConfig
+
+
+class ModelConfig(BaseModel):
+    """The parts of a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text_encoder: TextEncoderConfig = Field(
+        default_factory=TextEncoderConfig, description="the text encoder"
+    )
+    image_encoder: ImageEncoderConfig | None = Field(
+        None, description="the image encoder; null for a text-only model (ULS-L)"
+    )
+    fusion: FusionConfig = Field(
+        default_factory=lambda: FusionConfig(kind="none"), description="how pictures meet text"
+    )
+    head: HeadKind = Field("released", description="attribute head: none, paper or released")
+    policy: RangePolicyConfig = Field(
+        default_factory=RangePolicyConfig, description="what guides the tagging of an attribute"
+    )
+    tagger: TaggerConfig = Field(default_factory=TaggerConfig, description="feature decoder")
+    unified: bool = Field(True, description="fine-tune both encoders (ULS); false keeps them fixed")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ModelConfig":
+        if self.policy.kind != "none" and self.head == "none":
+            raise ValueError(
+                f"policy.kind is {self.policy.kind!r} with head 'none', expected head 'paper' or "
+                "'released': a policy needs the range that the head predicts"
+            )
+        if (self.fusion.kind == "none") != (self.image_encoder is None):
+            raise ValueError(
+                f"fusion.kind is {self.fusion.kind!r} with image_encoder "
+                f"{'null' if self.image_encoder is None else 'set'}, expected both or neither"
+            )
+        return self
+
+    def build(
+        self, num_attributes: int, vocab_size: int, *, random_init: bool = False
+    ) -> "UlsDram":
+        """Build the model; `random_init` ignores every pretrained weight (works offline)."""
+        return UlsDram(self, num_attributes, vocab_size, random_init=random_init)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch after the encoders: everything that does not depend on the range."""
+
+    units_BUH: Tensor
+    unit_mask_BU: Tensor
+    logits_BC: Tensor | None
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a forward pass returns, in training as in extraction."""
+
+    logits_BC: Tensor | None
+    """Attribute scores before the sigmoid; None without a head."""
+    pairs: Pairs | None
+    """What the rows of `emissions_NUT` are; None: row i is window i (no policy)."""
+    emissions_NUT: Tensor
+    mask_NU: Tensor
+
+
+# Chooses the pairs to tag from the attribute logits.
+PairChooser = Callable[[Tensor], Pairs]
+
+
+class UlsDram(nn.Module):
+    """ULS-DRAM and, by leaving parts out, the systems that the paper compares it with."""
+
+    def __init__(
+        self, config: ModelConfig, num_attributes: int, vocab_size: int, *, random_init: bool
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.num_attributes = num_attributes
+        self.text_encoder = config.text_encoder.build(vocab_size, random_init=random_init)
+        self.image_encoder = (
+            config.image_encoder.build(random_init=random_init) if config.image_encoder else None
+        )
+        hidden = self.text_encoder.hidden
+        region_dim = self.image_encoder.region_dim if self.image_encoder else 0
+        self.fusion = config.fusion.build(hidden, region_dim)
+        self.head = build_head(config.head, hidden, num_attributes)
+        self.policy = config.policy.build(num_attributes, hidden)
+        guided = self.policy is not None
+        self.tagger = config.tagger.build(
+            2 * hidden if guided else hidden, 3 if guided else 2 * num_attributes + 1
+        )
+        self._names: tuple[Tensor, Tensor] | None = None
+        if not config.unified:
+            self._fix_encoders()
+
+    def _fix_encoders(self) -> None:
+        for encoder in (self.text_encoder, self.image_encoder):
+            if encoder is not None:
+                encoder.requires_grad_(requires_grad=False).eval()
+
+    def train(self, mode: bool = True) -> "UlsDram":
+        """Switch to training; fixed encoders stay as they are in extraction."""
+        super().train(mode)
+        if not self.config.unified:
+            self._fix_encoders()
+        return self
+
+    def name_attributes(self, piece_ids_CL: Tensor, mask_CL: Tensor) -> None:
+        """Give the attributes' names, tokenised, to the BERT policy."""
+        self._names = (piece_ids_CL, mask_CL)
+
+    def forward(self, batch: Batch, choose: PairChooser) -> ModelOutput:
+        """Encode the batch, let `choose` pick the pairs, and score their tags."""
+        encoded = self.encode(batch)
+        if self.policy is None:
+            return self._tag(encoded, None)
+        assert encoded.logits_BC is not None, "ModelConfig gives every policy a head"
+        return self._tag(encoded, choose(encoded.logits_BC))
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Run both encoders and the fusion; return unit features and attribute logits."""
+        pictures = self.see(batch)
+        embedded_BLH = self.text_encoder.embed(batch.piece_ids_BL, batch.piece_types_BL)
+        sequence_BSH = self.fusion.early(embedded_BLH, batch.piece_mask_BL, pictures)
+        mask_BS = self.fusion.sequence_mask(batch.piece_mask_BL, pictures)
+        last, before = self.text_encoder(sequence_BSH, mask_BS)
+        num_pieces = batch.piece_ids_BL.shape[1]
+        last = self.fusion.late(last[:, :num_pieces], batch.piece_mask_BL, pictures)
+        logits = self.head(last[:, 0], before[:, 0]) if self.head is not None else None
+        index = batch.unit_piece_BU[..., None].expand(-1, -1, last.shape[-1])
+        return Encoded(last.gather(1, index), batch.unit_mask_BU, logits)
+
+    def see(self, batch: Batch) -> PictureRegions:
+        """Encode each distinct picture once."""
+        if self.image_encoder is None:
+            empty = torch.zeros(0, 0, 0, device=batch.piece_ids_BL.device)
+            return PictureRegions(empty, batch.window_M[:0], batch.num_windows)
+        regions_KRV = self.image_encoder(batch.pictures_K3SS)
+        return PictureRegions(regions_KRV[batch.picture_M], batch.window_M, batch.num_windows)
+
+    def _tag(self, encoded: Encoded, pairs: Pairs | None) -> ModelOutput:
+        if pairs is None:
+            window_N = torch.arange(len(encoded.units_BUH), device=encoded.units_BUH.device)
+            features = PairFeatures(encoded.units_BUH, window_N)
+        else:
+            window_N = pairs.window_N
+            features = self._guide(encoded.units_BUH, pairs)
+        mask_NU = encoded.unit_mask_BU[window_N]
+        emissions_NUT = self.tagger(features, mask_NU)
+        return ModelOutput(encoded.logits_BC, pairs, emissions_NUT, mask_NU)
+
+    def _guide(self, units_BUH: Tensor, pairs: Pairs) -> PairFeatures:
+        assert self.policy is not None
+        if not isinstance(self.policy, BertPolicy):
+            return self.policy(units_BUH, pairs.window_N, pairs.attribute_N)
+        used, place_N = pairs.attribute_N.unique(return_inverse=True)
+        return self.policy(units_BUH, pairs.window_N, place_N, self._name_vectors(used))
+
+    def _name_vectors(self, attributes: Tensor) -> Tensor:
+        """Return the [CLS] of each attribute's encoded name."""
+        assert self._names is not None, "name_attributes() comes before the BERT policy's forward"
+        ids, mask = (tensor.to(attributes.device)[attributes] for tensor in self._names)
+        longest = int(mask.sum(1).max()) if len(mask) else 0
+        ids, mask = ids[:, :longest], mask[:, :longest]
+        last, _ = self.text_encoder(self.text_encoder.embed(ids, torch.zeros_like(ids)), mask)
+        return last[:, 0]

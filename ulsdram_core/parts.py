@@ -1,0 +1,103 @@
+"""What an extractor is made of: config, model, labels, tokenizer."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedTokenizerFast
+
+from ulsdram_core.image import ImageConfig
+from ulsdram_core.labels import LabelSet
+from ulsdram_core.model import ModelConfig, UlsDram
+from ulsdram_core.pairs import RangeConfig
+from ulsdram_core.text import TextConfig
+
+FORMAT_VERSION = 1
+
+
+class Thresholds(BaseModel):
+    """What a score must exceed; set by calibration on validation data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attribute: dict[str, float] = Field(
+        default_factory=dict, description="S_thr of single attributes; others take the range's"
+    )
+    value: dict[str, float] = Field(
+        default_factory=dict, description="lowest confidence of a value, by attribute"
+    )
+
+
+class ExtractorConfig(BaseModel):
+    """Everything that decides a model's answers besides its weights, labels and tokenizer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = Field(FORMAT_VERSION, description="layout of the model directory")
+    model: ModelConfig = Field(description="the parts of the model")
+    text: TextConfig = Field(default_factory=TextConfig, description="how texts are read")
+    image: ImageConfig | None = Field(None, description="how pictures are read; null: not at all")
+    range: RangeConfig = Field(default_factory=RangeConfig, description="the attribute range")
+    thresholds: Thresholds = Field(default_factory=Thresholds, description="calibrated limits")
+    scope_to_category: bool = Field(
+        False, description="keep only attributes seen with the product's category"
+    )
+    merge_repeats: bool = Field(
+        False, description="keep one mention of a value that a text repeats"
+    )
+
+
+@dataclass
+class ModelParts:
+    """A model with what it needs to read products and name its answers."""
+
+    config: ExtractorConfig
+    model: UlsDram
+    labels: LabelSet
+    tokenizer: PreTrainedTokenizerFast
+    metrics: dict[str, object] = field(default_factory=dict)
+    recipe: str = ""
+    card: str = ""
+
+    def model_id(self) -> str:
+        """Return the fingerprint of weights, labels, thresholds and preprocessing."""
+        digest = hashlib.sha256()
+        for document in (self.config, self.labels):
+            digest.update(_canonical(document.model_dump(mode="json")))
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(data.numpy().data)
+        return digest.hexdigest()[:16]
+
+
+def _canonical(document: object) -> bytes:
+    return json.dumps(document, sort_keys=True, ensure_ascii=False).encode()
+
+
+def assemble(
+    config: ExtractorConfig,
+    labels: LabelSet,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    random_init: bool = False,
+) -> ModelParts:
+    """Build a model for these labels; `random_init` ignores every pretrained weight.
+
+    The returned config carries the text encoder's architecture, so that the model can be loaded
+    where its checkpoint is not.
+    """
+    model = config.model.build(len(labels), len(tokenizer), random_init=random_init)
+    text_encoder = config.model.text_encoder.resolved(model.text_encoder)
+    resolved = config.model.model_copy(update={"text_encoder": text_encoder})
+    _name_attributes(model, labels, tokenizer)
+    return ModelParts(config.model_copy(update={"model": resolved}), model, labels, tokenizer)
+
+
+def _name_attributes(model: UlsDram, labels: LabelSet, tokenizer: PreTrainedTokenizerFast) -> None:
+    words = [name.replace("_", " ") for name in labels.attributes]
+    encoded = tokenizer(words, padding=True, truncation=True, max_length=32, return_tensors="pt")
+    model.name_attributes(encoded["input_ids"], encoded["attention_mask"].bool())

@@ -1,0 +1,33 @@
+"""Number formats: bf16 where the hardware multiplies it fast, fp32 elsewhere."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
+
+
+def choose_precision(choice: PrecisionChoice, device: torch.device) -> Precision:
+    """Resolve `auto`: bf16 on a GPU or a CPU with bf16 instructions, else fp32.
+
+    On a CPU without them bf16 is emulated and several times slower than fp32.
+    """
+    if choice != "auto":
+        return choice
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if _cpu_multiplies_bf16() else "fp32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Run the enclosed code in `precision`; delicate parts keep fp32 themselves."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

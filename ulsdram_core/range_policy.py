@@ -1,0 +1,133 @@
+"""How an attribute of the range guides its tagging: prototype, dynamic network or BERT (Fig. 5).
+
+Axes: B windows, U units, N pairs, C attributes, H hidden, K outputs of a projection.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PairFeatures:
+    """[f ; g] of every pair, unmaterialised: f belongs to the window, only g to the pair."""
+
+    base_BUH: Tensor
+    window_N: Tensor
+    scale_NU: Tensor | None = None
+    """g = scale * f (prototype and BERT guidance, Eq. 8)."""
+    second_NUH: Tensor | None = None
+    """g itself (dynamic network)."""
+
+    def project(self, weight_KH2: Tensor, bias_K: Tensor) -> Tensor:
+        """Return W [f ; g] + b, [N, U, K].
+
+        W1 f and W2 f are computed once per window and shared by all its pairs.
+        """
+        hidden = self.base_BUH.shape[-1]
+        first_BUK = F.linear(self.base_BUH, weight_KH2[:, :hidden], bias_K)
+        if self.scale_NU is not None:
+            second_BUK = F.linear(self.base_BUH, weight_KH2[:, hidden:])
+            scale = self.scale_NU[..., None]
+            return torch.addcmul(first_BUK[self.window_N], scale, second_BUK[self.window_N])
+        first_NUK = first_BUK[self.window_N]
+        if self.second_NUH is None:
+            return first_NUK
+        return first_NUK + F.linear(self.second_NUH, weight_KH2[:, hidden:])
+
+    @property
+    def width(self) -> int:
+        """Size of the concatenated feature."""
+        has_second = self.scale_NU is not None or self.second_NUH is not None
+        return self.base_BUH.shape[-1] * (2 if has_second else 1)
+
+
+class RangePolicyConfig(BaseModel):
+    """Which policy guides the tagging of an attribute."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["none", "prototype", "dynet", "bert"] = Field(
+        "prototype", description="none: one tagger over all attributes' tags"
+    )
+    dynet_rank: int | None = Field(
+        None, ge=1, description="rank of each attribute's matrix; None is full H x H"
+    )
+
+    def build(self, num_attributes: int, hidden: int) -> nn.Module | None:
+        """Build the policy for `num_attributes`; None for `none`."""
+        if self.kind == "none":
+            return None
+        if self.kind == "prototype":
+            return PrototypePolicy(num_attributes, hidden)
+        if self.kind == "dynet":
+            return DynetPolicy(num_attributes, hidden, self.dynet_rank)
+        return BertPolicy()
+
+
+class CosinePolicy(nn.Module):
+    """Guidance of Eq. 8: a unit's feature weighted by its cosine to the attribute's vector."""
+
+    def guide(self, features_BUH: Tensor, window_N: Tensor, guide_NH: Tensor) -> PairFeatures:
+        """Return the guided features of the pairs (window, attribute vector)."""
+        unit_BUH = F.normalize(features_BUH.float(), dim=-1)
+        guide = F.normalize(guide_NH.float(), dim=-1)
+        scale_NU = torch.einsum("nuh,nh->nu", unit_BUH[window_N], guide)
+        return PairFeatures(features_BUH, window_N, scale_NU=scale_NU.to(features_BUH.dtype))
+
+
+class PrototypePolicy(CosinePolicy):
+    """One learned vector per attribute."""
+
+    def __init__(self, num_attributes: int, hidden: int) -> None:
+        super().__init__()
+        self.prototypes = nn.Embedding(num_attributes, hidden)
+
+    def forward(self, features_BUH: Tensor, window_N: Tensor, attribute_N: Tensor) -> PairFeatures:
+        """Return the guided features of the pairs."""
+        return self.guide(features_BUH, window_N, self.prototypes(attribute_N))
+
+
+class BertPolicy(CosinePolicy):
+    """The [CLS] of the encoded attribute name; it can guide attributes never seen in training.
+
+    The names' vectors come from the model's own text encoder, once per forward (`names_CH`).
+    """
+
+    def forward(
+        self, features_BUH: Tensor, window_N: Tensor, attribute_N: Tensor, names_CH: Tensor
+    ) -> PairFeatures:
+        """Return the guided features of the pairs."""
+        return self.guide(features_BUH, window_N, names_CH[attribute_N])
+
+
+class DynetPolicy(nn.Module):
+    """One matrix per attribute, applied to the features: [f ; f W_a]."""
+
+    def __init__(self, num_attributes: int, hidden: int, rank: int | None = None) -> None:
+        super().__init__()
+        self.rank = rank
+        std = hidden**-0.5  # keeps f W_a on the scale of f
+        inner = rank or hidden
+        self.matrices = nn.Embedding(num_attributes, hidden * inner)
+        nn.init.normal_(self.matrices.weight, std=std)
+        self.back = nn.Embedding(num_attributes, inner * hidden) if rank else None
+        if self.back is not None:
+            nn.init.normal_(self.back.weight, std=inner**-0.5)
+
+    def forward(self, features_BUH: Tensor, window_N: Tensor, attribute_N: Tensor) -> PairFeatures:
+        """Return [f ; f W_a] of the pairs; each distinct attribute's matrix is read once."""
+        hidden = features_BUH.shape[-1]
+        features_NUH = features_BUH[window_N]
+        second = features_NUH.new_zeros(features_NUH.shape)
+        for attribute in attribute_N.unique():
+            rows = (attribute_N == attribute).nonzero()[:, 0]
+            mapped = features_NUH[rows] @ self.matrices(attribute).view(hidden, -1)
+            if self.back is not None:
+                mapped = mapped @ self.back(attribute).view(-1, hidden)
+            second = second.index_put((rows,), mapped.to(second.dtype))
+        return PairFeatures(features_BUH, window_N, second_NUH=second)

@@ -1,0 +1,155 @@
+"""The text encoder: any BERT-family checkpoint, split into its embedding layer and its layers.
+
+Axes: B windows, L pieces, S sequence (pieces, or pieces and regions), H hidden.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PretrainedConfig
+
+from ulsdram_core.weights import locate
+
+# Architectures that recipes name and that must be buildable without their weights at hand.
+KNOWN_ARCHITECTURES = {
+    "bert-base-uncased": {},
+    "bert-base-chinese": {"vocab_size": 21128},
+    "uer/chinese_roberta_L-4_H-512": {
+        "vocab_size": 21128,
+        "hidden_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "intermediate_size": 2048,
+    },
+}
+
+
+class TextEncoderConfig(BaseModel):
+    """Which text encoder to build and with which weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("tiny", description="hub name, folder, package:NAME/FOLDER, or tiny")
+    hidden: int = Field(128, ge=8, description="hidden size of the tiny encoder")
+    layers: int = Field(2, ge=1, description="number of layers of the tiny encoder")
+    heads: int = Field(4, ge=1, description="attention heads of the tiny encoder")
+    dropout: float | None = Field(None, ge=0, lt=1, description="overrides the checkpoint's")
+    gradient_checkpointing: bool = Field(False, description="recompute layers in backward")
+    attention: Literal["sdpa", "eager"] = Field("sdpa", description="attention kernel")
+    architecture: dict[str, Any] | None = Field(
+        None, description="the checkpoint's own config, filled in when a model is built"
+    )
+
+    def build(self, vocab_size: int, *, random_init: bool = False) -> "TextEncoder":
+        """Build the encoder for a tokenizer of `vocab_size` pieces."""
+        if self.name == "tiny":
+            bert = BertModel(self._tiny(vocab_size), add_pooling_layer=False)
+        elif random_init:
+            bert = AutoModel.from_config(self._architecture(vocab_size))
+        else:
+            bert = AutoModel.from_pretrained(self.location(), attn_implementation=self.attention)
+        if self.gradient_checkpointing:
+            bert.gradient_checkpointing_enable()
+        return TextEncoder(bert)
+
+    def location(self) -> str:
+        """Return the folder or hub name that transformers can open."""
+        return str(locate(self.name)) if self.name.startswith("package:") else self.name
+
+    def resolved(self, encoder: "TextEncoder") -> "TextEncoderConfig":
+        """Return this config with the architecture of the encoder that was built from it."""
+        return self.model_copy(update={"architecture": encoder.config.to_diff_dict()})
+
+    def _overrides(self) -> dict[str, float]:
+        if self.dropout is None:
+            return {}
+        return {
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": self.dropout,
+        }
+
+    def _tiny(self, vocab_size: int) -> BertConfig:
+        config = BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=self.hidden,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=4 * self.hidden,
+            **self._overrides(),
+        )
+        config._attn_implementation = self.attention
+        return config
+
+    def _architecture(self, vocab_size: int) -> PretrainedConfig:
+        known = KNOWN_ARCHITECTURES.get(self.name)
+        if self.architecture is not None:
+            config = AutoConfig.for_model(**self.architecture)
+        elif known is not None:
+            config = BertConfig(**known)
+        elif Path(self.location()).is_dir():
+            config = AutoConfig.from_pretrained(self.location())
+        else:
+            raise ValueError(
+                f"text_encoder.name is {self.name!r}, expected a folder or one of "
+                f"{sorted(KNOWN_ARCHITECTURES)} for a random-initialised encoder"
+            )
+        config.vocab_size = vocab_size
+        for key, value in self._overrides().items():
+            setattr(config, key, value)
+        config._attn_implementation = self.attention
+        return config
+
+
+class TextEncoder(nn.Module):
+    """A BERT-family model whose embeddings can be changed before its layers read them."""
+
+    def __init__(self, bert: nn.Module) -> None:
+        super().__init__()
+        if not hasattr(bert, "embeddings") or not hasattr(getattr(bert, "encoder", None), "layer"):
+            raise ValueError(
+                f"found a {type(bert).__name__}, expected a BERT-family encoder with "
+                "`embeddings` and `encoder.layer`; choose a BERT or RoBERTa checkpoint"
+            )
+        self.embeddings: nn.Module = bert.get_submodule("embeddings")
+        # ELECTRA's small embeddings are projected first.
+        self.projection: nn.Module | None = getattr(bert, "embeddings_project", None)
+        self.layers = cast(nn.ModuleList, bert.get_submodule("encoder.layer"))
+        self.config = cast(PretrainedConfig, bert.config)
+        self.hidden: int = self.config.hidden_size
+
+    @property
+    def num_piece_types(self) -> int:
+        """Number of token types the checkpoint knows (1 for RoBERTa)."""
+        return int(getattr(self.config, "type_vocab_size", 1))
+
+    @property
+    def max_pieces(self) -> int:
+        """Longest sequence the position embeddings cover."""
+        limit = int(self.config.max_position_embeddings)
+        # RoBERTa counts positions from padding_idx + 1.
+        return limit - 2 if "roberta" in self.config.model_type else limit
+
+    def embed(self, piece_ids_BL: Tensor, piece_types_BL: Tensor) -> Tensor:
+        """Return word + position + type embeddings after LayerNorm, [B, L, H]."""
+        types = piece_types_BL.clamp(max=self.num_piece_types - 1)
+        embedded = self.embeddings(input_ids=piece_ids_BL, token_type_ids=types)
+        return embedded if self.projection is None else self.projection(embedded)
+
+    def forward(self, embedded_BSH: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the layers; return the hidden states of the last layer and of the one before."""
+        # A mask without padding is left out: SDPA then takes its fastest path.
+        attention = None if bool(mask_BS.all()) else self._attention_mask(mask_BS, embedded_BSH)
+        before = hidden = embedded_BSH
+        for layer in self.layers:
+            before, hidden = hidden, layer(hidden, attention)
+        return hidden, before
+
+    def _attention_mask(self, mask_BS: Tensor, like: Tensor) -> Tensor:
+        allowed = mask_BS[:, None, None, :]
+        if self.config._attn_implementation == "sdpa":
+            return allowed
+        zeros = torch.zeros(allowed.shape, dtype=like.dtype, device=like.device)
+        return zeros.masked_fill(~allowed, torch.finfo(like.dtype).min)
