@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_subcommand, command_parser, run_command
 from pipelines.prepare.config import PrepareConfig, TaggedColumns
 from pipelines.prepare.run import prepare
 from pipelines.storage import parse_options
@@ -48,13 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "tagged": "any Parquet or JSON lines with text and known values (or labelled spans)",
     }
     for kind, text in helps.items():
-        sub = kinds.add_parser(
-            kind,
-            help=text,
-            description=text,
-            allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+        sub = add_subcommand(kinds, kind, description=text)
         _add_options(sub)
         if kind == "tagged":
             _add_tagged_options(sub)
@@ -101,19 +95,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="endpoint or credential of the storage; repeatable",
-    )
-    add(
-        "--summary-out",
-        metavar="URI",
-        default=argparse.SUPPRESS,
-        help="also write the JSON summary (the last line printed) to this path or URI",
-    )
-    add(
-        "-v",
-        "--verbose",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="log details, and tracebacks of errors",
     )
 
 

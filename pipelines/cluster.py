@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import ray
+import ray.data  # its import sets up its logging, so it must come before ours
 
 # With two logical CPUs an actor pool beside a task that wants a whole one can wait for ever.
 MIN_LOGICAL_CPUS = 4
@@ -57,6 +58,7 @@ def _start(num_cpus: int | None) -> None:
 
 
 def _quieten() -> None:
-    """Plans and progress logs of Ray are details; on a terminal its bars still show."""
-    for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Plans and progress logs of Ray Data stay in its log files; its bars show on a terminal."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.WARNING)

@@ -50,6 +50,15 @@ class RunFailedError(RuntimeError):
         self.summary = dict(summary or {})
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to each option's help where there is one worth telling."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, argparse.SUPPRESS) or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose complaint is an exception, so that it is reported like any other."""
 
@@ -63,9 +72,23 @@ def command_parser(description: str, *, prog: str | None = None) -> argparse.Arg
         prog=prog,
         description=description,
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     _add_shared_options(parser)
+    return parser
+
+
+def add_subcommand(commands: Any, name: str, *, description: str) -> argparse.ArgumentParser:
+    """A parser below `command_parser(...).add_subparsers()`; takes the shared options too."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=description,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+    )
+    # Given before the command's name, they must survive the subcommand's defaults.
+    _add_shared_options(parser, default=argparse.SUPPRESS)
     return parser
 
 
@@ -114,14 +137,19 @@ class _RedactingFormatter(logging.Formatter):
         return redact(super().format(record))
 
 
-def _add_shared_options(parser: argparse.ArgumentParser) -> None:
+def _add_shared_options(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
     parser.add_argument(
         "--summary-out",
         metavar="URI",
+        default=default,
         help="also write the JSON summary (the last line printed) to this path or URI",
     )
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="log details, and tracebacks of errors"
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=default or False,
+        help="log details, and tracebacks of errors",
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from pipelines.command import (
     RunFailedError,
+    add_subcommand,
     command_parser,
     configure_logging,
     redact,
@@ -136,6 +137,16 @@ def test_a_remote_value_error_is_a_failure():
     remote = ValueError("inside a worker")
     remote.traceback_str = "long"
     assert call(raising(remote)) == 1
+
+
+@pytest.mark.parametrize(
+    "argv", [["--summary-out", "s.json", "go"], ["go", "--summary-out", "s.json", "-v"]]
+)
+def test_shared_options_stand_before_or_after_a_subcommand(argv):
+    parser = command_parser("goes")
+    add_subcommand(parser.add_subparsers(), "go", description="goes")
+    args = parser.parse_args(argv)
+    assert (args.summary_out, args.verbose) == ("s.json", "-v" in argv)
 
 
 def test_help_is_exit_0(capsys):
