@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import fsspec
 from pydantic import ValidationError
 
+from pipelines.storage import Storage
 from ulsdram_core.errors import UlsdramError
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -234,10 +234,11 @@ def _check_summary_target(target: str | None) -> None:
     if target is None:
         return
     try:
-        fs, path = fsspec.core.url_to_fs(target)
-        if fs.isdir(path):
+        place = Storage.of(target)
+        if place.is_folder():
             raise UsageError(f"--summary-out {target} is a folder, expected a file to write")
-        fs.makedirs(fs._parent(path), exist_ok=True)
+        if place.is_local:
+            Path(place.path).parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ImportError) as error:
         raise UsageError(f"--summary-out {target} cannot be written: {error}") from error
 
@@ -246,7 +247,7 @@ def _deliver(summary: Summary, target: str | None, *, code: int) -> int:
     line = to_json(summary)
     if target is not None:
         try:
-            _put_whole(target, line + "\n")
+            Storage.of(target).write_bytes(f"{line}\n".encode())
         except OSError as error:
             _print_error(f"--summary-out {target} cannot be written: {error}")
             code = code or EXIT_FAILED
@@ -254,17 +255,6 @@ def _deliver(summary: Summary, target: str | None, *, code: int) -> int:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
     return code
-
-
-def _put_whole(target: str, text: str) -> None:
-    """A reader of `target` sees the old file or the new one, never a part."""
-    fs, path = fsspec.core.url_to_fs(target)
-    if "file" not in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
-        fs.pipe_file(path, text.encode())
-        return
-    partial = Path(f"{path}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.matching import match_specs
 from pipelines.prepare.pictures import PictureFolder
 from pipelines.prepare.rows import (
     Problem,
@@ -18,7 +19,6 @@ from pipelines.prepare.rows import (
 )
 from pipelines.prepare.shards import Shard
 from ulsdram_core.errors import PictureError
-from ulsdram_core.labels import match_texts
 from ulsdram_core.mae import SOURCES, MaeError, parse_mae_item
 from ulsdram_core.reasons import Reason
 
@@ -71,7 +71,7 @@ def _product(
         {source: parsed.texts.get(source) for source in SOURCES}, max_chars=config.max_chars
     )
     specs = specs_of(parsed.specs, max_values=config.max_values)
-    matches = match_texts(texts, specs)
+    matches = match_specs(texts, specs)
     place = f"{shard.file.name}#{number}"
     product = RawProduct(
         line=number,

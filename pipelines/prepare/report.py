@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from pipelines.command import redact
@@ -13,6 +14,7 @@ from pipelines.prepare.publishing import FORMAT
 from pipelines.prepare.tally import Tally, most_frequent
 from pipelines.prepare.title_groups import SPLITS
 
+_NUM_ATTRIBUTES_LISTED = 10_000
 _NUM_ATTRIBUTES_SHOWN = 50
 _NUM_PROBLEMS_SHOWN = 50
 
@@ -66,8 +68,12 @@ def build_report(
             "spans_added": tally.corrections_added,
             "outside_text": tally.corrections_outside_text,
         },
+        "num_attributes": len(tally.attributes),
         "attributes": {
-            name: counts.model_dump() for name, counts in most_frequent(tally.attributes).items()
+            name: counts.model_dump()
+            for name, counts in islice(
+                most_frequent(tally.attributes).items(), _NUM_ATTRIBUTES_LISTED
+            )
         },
         "problems": {
             "found": tally.num_problems,
@@ -112,7 +118,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
             [tuple(report["corrections"].values())],
         ),
         "## Attributes",
-        _attributes(report["attributes"]),
+        _attributes(report),
         "## Problems",
         _problems(report["problems"]),
     ]
@@ -149,12 +155,12 @@ def _splits(report: Mapping[str, Any]) -> str:
     return _table(header, rows)
 
 
-def _attributes(attributes: Mapping[str, Mapping[str, int]]) -> str:
-    shown = list(attributes.items())[:_NUM_ATTRIBUTES_SHOWN]
+def _attributes(report: Mapping[str, Any]) -> str:
+    shown = list(report["attributes"].items())[:_NUM_ATTRIBUTES_SHOWN]
     rows = [(name, *counts.values()) for name, counts in shown]
-    more = len(attributes) - len(shown)
+    more = report["num_attributes"] - len(shown)
     table = _table(("attribute", "products", "spans", "outside the text"), rows)
-    return table + (f"\n\n{more} more in report.json." if more else "")
+    return table + (f"\n\n{more} more, see report.json." if more else "")
 
 
 def _problems(problems: Mapping[str, Any]) -> str:

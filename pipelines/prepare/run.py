@@ -266,7 +266,7 @@ def _summary(report: dict[str, Any], target: Storage, *, seconds: float) -> dict
         "splits": {name: split["rows"] for name, split in report["splits"].items()},
         "pictures": report["pictures"],
         "values": report["values"],
-        "num_attributes": len(report["attributes"]),
+        "num_attributes": report["num_attributes"],
         "num_problems": report["problems"]["found"],
         "rows_per_second": round(report["rows"]["read"] / max(seconds, 1e-9), 1),
     }

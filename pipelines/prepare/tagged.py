@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pipelines.prepare.columns import ResolvedColumns
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.lines import read_lines
+from pipelines.prepare.matching import match_specs
 from pipelines.prepare.pictures import PictureFolder, check_picture
 from pipelines.prepare.rows import (
     Problem,
@@ -24,7 +25,6 @@ from pipelines.prepare.rows import (
 from pipelines.prepare.shards import PARQUET, Shard
 from pipelines.prepare.target_scores import match_target_scores
 from ulsdram_core.errors import PictureError
-from ulsdram_core.labels import match_texts
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import GoldSpan
 
@@ -153,7 +153,7 @@ def _add_gold(
     elif given is None:
         raise RowError("not_labelled", "neither gold nor specs")
     else:
-        matches = match_texts(product.texts, product.specs)
+        matches = match_specs(product.texts, product.specs)
         product.gold, product.outside = list(matches.spans), list(matches.missing)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.prepare.matching import match_specs
 from pipelines.prepare.rows import RowError, Specs, check_name
-from ulsdram_core.labels import match_texts
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import GoldSpan
 
@@ -39,7 +39,7 @@ def match_target_scores(
     found: Specs = []
     missing: Specs = []
     for sources, specs in by_sources.items():
-        matches = match_texts({source: texts[source] for source in sources}, specs)
+        matches = match_specs({source: texts[source] for source in sources}, specs)
         spans += matches.spans
         missing += matches.missing
         found += [spec for spec in specs if spec not in matches.missing]

@@ -51,9 +51,7 @@ def test_yes_keeps_and_adds():
 
 @pytest.mark.parametrize(("first", "last", "is_kept"), [("no", "yes", True), ("yes", "no", False)])
 def test_later_rows_win(first, last, is_kept):
-    spans = applied(
-        ("1", "colour", "Blue", first, None), ("1", "colour", "BLUE", last, None)
-    ).spans
+    spans = applied(("1", "colour", "Blue", first, None), ("1", "colour", "BLUE", last, None)).spans
     assert (BLUE in spans) is is_kept
 
 

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
 from PIL import Image
+from s3fs import S3FileSystem
 
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.shards import InputFile, Shard
+from pipelines.storage import Storage
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +52,22 @@ def write_lines():
         return path
 
     return write
+
+
+@pytest.fixture
+def s3_bucket(tmp_path) -> Iterator[tuple[S3FileSystem, str, dict[str, str]]]:
+    """A filesystem, the URI of an empty bucket on a real server, and its storage options."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    options = {
+        "endpoint_url": f"http://127.0.0.1:{port}",
+        "access_key_id": "user",
+        "secret_access_key": "word",
+        "region": "eu-west-1",
+    }
+    bucket = f"s3://{tmp_path.name.replace('_', '-')}"
+    place = Storage.of(bucket, options)
+    place.fs.mkdir(place.path)
+    yield place.fs, bucket, options
+    server.stop()

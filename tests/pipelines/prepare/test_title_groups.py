@@ -36,8 +36,10 @@ def test_normalized_title_is_readable():
 
 
 def test_shares_are_met():
-    groups = [title_group(f"word{chr(97 + n % 26)}{chr(97 + n // 26 % 26)} {'x' * (n // 676)}")
-              for n in range(20_000)]
+    groups = [
+        title_group(f"word{chr(97 + n % 26)}{chr(97 + n // 26 % 26)} {'x' * (n // 676)}")
+        for n in range(20_000)
+    ]
     splits = [split_of_group(group, {"valid": 0.1, "test": 0.2}) for group in groups]
     assert 0.08 < splits.count("valid") / len(splits) < 0.12
     assert 0.18 < splits.count("test") / len(splits) < 0.22

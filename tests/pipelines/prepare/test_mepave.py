@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from pipelines.prepare.mepave import read_mepave
+from pipelines.prepare.rows import Problem
+from ulsdram_core.schema import GoldSpan
+
+LINE = "c_1\ts_2\t牛皮革面料\t<材质>牛皮革</材质>面料"
+
+
+@pytest.fixture
+def read(tmp_path, make_config, whole_file):
+    def read_lines(lines: list[str | bytes], **settings) -> list:
+        path = tmp_path / "jdai.jave.fashion.train"
+        encoded = [line if isinstance(line, bytes) else line.encode() for line in lines]
+        path.write_bytes(b"\n".join(encoded))
+        return list(read_mepave(whole_file(path), make_config("mepave", tmp_path, **settings)))
+
+    return read_lines
+
+
+def test_a_line_becomes_a_product(read):
+    [product] = read([LINE])
+    assert product.product_id == "c_1/s_2"
+    assert product.texts == {"title": "牛皮革面料"}
+    assert product.gold == [GoldSpan("材质", "牛皮革", 0, 3)]
+    assert product.num_pictures == 0
+
+
+@pytest.mark.parametrize("line", ["\ufeff" + LINE, LINE + "\r"])
+def test_marks_of_other_systems_do_not_matter(read, line):
+    [product] = read([line])
+    assert (product.product_id, product.texts["title"]) == ("c_1/s_2", "牛皮革面料")
+
+
+def test_malformed_lines_are_told_and_blank_ones_skipped(read):
+    lines = [
+        LINE,
+        "",
+        "c_1\ts_2\tonly three",
+        "c_1\ts_2\t面料\t<材质>牛</材质>面料",
+        "c_1\ts_2\t面料\t<材质>面料",
+        b"c_1\ts_2\t\xff\t\xff",
+        "c_1\ts_2\t \t ",
+        "x" * 300,
+    ]
+    product, blank, *problems = read(lines, max_line_bytes=200)
+    assert (product.line, blank) == (1, None)
+    assert [(problem.line, problem.reason) for problem in problems] == [
+        (3, "wrong_columns"),
+        (4, "sentence_differs"),
+        (5, "unbalanced_tags"),
+        (6, "invalid_text"),
+        (7, "empty_text"),
+        (8, "line_too_long"),
+    ]
+    assert all(isinstance(problem, Problem) and problem.num_rows == 1 for problem in problems)
+
+
+def test_pictures_are_found_by_the_digits(read, tmp_path, jpeg):
+    folder = tmp_path / "product_images"
+    folder.mkdir()
+    (folder / "1.jpg").write_bytes(jpeg)
+    one, other = read([LINE, LINE.replace("c_1", "c_9")], images=str(folder))
+    assert one.pictures == [jpeg]
+    assert (other.pictures, other.broken_pictures) == ([], ["unreachable_picture"])

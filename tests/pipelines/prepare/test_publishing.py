@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipelines.prepare.publishing import FORMAT, Publication, check_apart, is_prepared
+from pipelines.storage import Storage
+
+
+def draft(target: Storage, text: str) -> Publication:
+    publication = Publication(target)
+    for split in ("train", "valid", "test"):
+        publication.draft.join(split, "part.txt").write_bytes(text.encode())
+    report = {"format": FORMAT, "complete": True, "text": text}
+    publication.draft.join("report.json").write_bytes(json.dumps(report).encode())
+    publication.draft.join("report.md").write_bytes(b"# report")
+    return publication
+
+
+@pytest.fixture(params=["local", "memory"])
+def target(request, tmp_path):
+    if request.param == "local":
+        return Storage.of(tmp_path / "out")
+    return Storage.of(f"memory://{tmp_path.name}/out")
+
+
+def siblings(target: Storage) -> list[str]:
+    found = target.fs.ls(target.fs._parent(target.path), detail=False)
+    return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found)
+
+
+def test_nothing_shows_before_publication(target):
+    publication = draft(target, "new")
+    assert not target.exists()
+    publication.publish()
+    assert target.join("train", "part.txt").read_bytes() == b"new"
+    assert is_prepared(target)
+    assert siblings(target) == ["out"]
+
+
+def test_a_prepared_folder_is_replaced_whole(target):
+    draft(target, "old").publish()
+    target.join("train", "old.txt").write_bytes(b"old")
+    draft(target, "new").publish()
+    assert target.join("test", "part.txt").read_bytes() == b"new"
+    assert not target.join("train", "old.txt").exists()
+    assert json.loads(target.join("report.json").read_bytes())["text"] == "new"
+
+
+def test_a_discarded_draft_leaves_the_old_folder(target):
+    draft(target, "old").publish()
+    draft(target, "new").discard()
+    assert target.join("train", "part.txt").read_bytes() == b"old"
+    assert siblings(target) == ["out"]
+
+
+@pytest.mark.parametrize("report", [None, b"[]", b"{", b'{"format": "other"}'])
+def test_folders_of_others_are_refused(target, report):
+    target.join("precious.txt").write_bytes(b"data")
+    if report is not None:
+        target.join("report.json").write_bytes(report)
+    with pytest.raises(ValueError, match="another kind"):
+        Publication(target)
+    assert target.join("precious.txt").read_bytes() == b"data"
+
+
+def test_a_file_is_refused(target):
+    target.write_bytes(b"data")
+    with pytest.raises(ValueError, match="found a file"):
+        Publication(target)
+
+
+def test_a_folder_that_fills_meanwhile_is_refused(tmp_path):
+    target = Storage.of(tmp_path / "out")
+    publication = draft(target, "new")
+    target.join("precious.txt").write_bytes(b"data")
+    with pytest.raises(ValueError, match="another kind"):
+        publication.publish()
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "out").mkdir()
+    draft(Storage.of(tmp_path / "out"), "new").publish()
+    assert (tmp_path / "out" / "train" / "part.txt").read_text() == "new"
+
+
+def test_drafts_of_dead_processes_are_removed(tmp_path):
+    target = Storage.of(tmp_path / "out")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, running = Publication(target), Publication(target)
+    owner = json.loads(left.draft.join("owner.json").read_bytes())
+    assert owner["pid"] == os.getpid()
+    left.draft.join("owner.json").write_bytes(json.dumps({**owner, "pid": dead.pid}).encode())
+    Publication(target)
+    assert not left.draft.exists()
+    assert running.draft.exists()
+
+
+@pytest.mark.parametrize(("source", "out"), [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "./a/")])
+def test_input_and_output_stay_apart(tmp_path, source, out):
+    with pytest.raises(ValueError, match="in one another"):
+        check_apart(Storage.of(tmp_path / source), Storage.of(f"{tmp_path}/{out}"))
+
+
+def test_neighbours_are_apart(tmp_path):
+    check_apart(Storage.of(tmp_path / "data"), Storage.of(tmp_path / "data-prepared"))
