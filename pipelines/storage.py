@@ -8,12 +8,13 @@ environment variables of that cloud. Options never appear in messages or in `rep
 import os
 import shutil
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import fsspec
@@ -39,6 +40,9 @@ OPTION_NAMES: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
 }
 _ALIASES = {"gcs": "gs", "az": "abfss", "abfs": "abfss", "adl": "abfss"}
+# request errors of the cloud clients that fsspec passes on as they are
+_CLIENT_MODULES = frozenset({"aiohttp", "azure", "botocore", "gcsfs", "google", "requests"})
+_T = TypeVar("_T")
 _PREFIXES = ("aws_", "google_", "azure_storage_")
 
 
@@ -242,6 +246,27 @@ def parse_options(pairs: list[str]) -> dict[str, str]:
             raise StorageError(f"found storage option without a value ({key!r}); write KEY=VALUE")
         options[key] = value
     return options
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again may help: a failed request, not a missing or forbidden file."""
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno is not None
+    return type(error).__module__.partition(".")[0] in _CLIENT_MODULES
+
+
+def retrying(call: Callable[[], _T], *, attempts: int = 5, first_wait: float = 0.2) -> _T:
+    """The result of `call`, tried again after transient storage errors with doubling waits."""
+    for attempt in range(attempts - 1):
+        try:
+            return call()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            time.sleep(first_wait * 2**attempt)
+    return call()
 
 
 def _scheme(uri: str) -> str:

@@ -1,17 +1,102 @@
-from __future__ import annotations
+"""What tests of several packages share: one Ray cluster, one S3 server on loopback."""
 
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
-    """Address of one cluster for the whole session; with 2 logical CPUs actor pools can hang."""
+def ray_cluster() -> Iterator[None]:
+    """One cluster with 4 logical CPUs for all tests marked `ray`."""
     import ray
 
-    from pipelines.cluster import connect_cluster
-
-    connect_cluster(num_cpus=4)
-    yield ray.get_runtime_context().gcs_address
+    # socket paths below the folder must stay short; workers must find our packages
+    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(":"))])
+    )
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="warning",
+        object_store_memory=300_000_000,
+        _temp_dir=folder,
+    )
+    yield
     ray.shutdown()
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A real S3 server on loopback with one bucket."""
+
+    endpoint: str
+    bucket: str
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Storage options for it."""
+        return {
+            "endpoint_url": self.endpoint,
+            "access_key_id": "test",
+            "secret_access_key": "test",
+            "region": "us-east-1",
+        }
+
+    def uri(self, name: str) -> str:
+        """A place in the bucket."""
+        return f"s3://{self.bucket}/{name}"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A moto server on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(endpoint)
+        server = S3Server(endpoint, "lake")
+        import s3fs
+
+        fs = s3fs.S3FileSystem(
+            key="test",
+            secret="test",
+            endpoint_url=endpoint,
+            client_kwargs={"region_name": "us-east-1"},
+        )
+        fs.mkdir(server.bucket)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def _wait_for(endpoint: str) -> None:
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(endpoint, timeout=1).close()
+        except OSError:
+            time.sleep(0.25)
+        else:
+            return
+    raise RuntimeError("the S3 server did not start")

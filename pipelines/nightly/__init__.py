@@ -1,0 +1,18 @@
+"""The nightly catalogue job: plan, run in waves, gate, publish once, report.
+
+What makes a crash harmless, step by step (each file named here is put whole or not at all):
+
+1. `lock.py`: one owner per table at a time. Whoever creates `_lock/epoch-N.json` owns epoch N;
+   a stale owner can be overtaken because every commit carries its epoch and is refused when the
+   table has seen a newer one (`publish.py`).
+2. `scan.py`: the keys of an input file go to `_keys/<fingerprint>.arrow`. The name is a function
+   of the content, so scanning again is a no-op and an unchanged file is never opened.
+3. `plan.py`: keys joined with the table give the rows to extract. `plan.json` is put last; a plan
+   without it does not exist. A plan is remade when the listing has changed.
+4. `waves.py`: rows run in waves. Workers return rows and write nothing; only the driver writes a
+   wave's Parquet file and then its marker with (path, rows). No marker: the wave runs again.
+5. `gate.py`: once, on all waves; a failed gate publishes nothing and leaves the run open.
+6. `publish.py`: new bucket files are invisible until one Delta commit adds them and removes the
+   old ones. The commit records the run id, so a rerun sees that it has happened.
+7. `published.json` closes the run. What it leaves behind (staging, plans) is removed afterwards.
+"""

@@ -1,0 +1,228 @@
+"""The nightly job: which run to open or finish, and what to say about it at the end."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.command import RunFailedError
+from pipelines.nightly.crash import crash_point
+from pipelines.nightly.estimate import estimate
+from pipelines.nightly.gate import Check, RunStatistics, run_gate
+from pipelines.nightly.lock import Owner, TableLock
+from pipelines.nightly.maintenance import drop_stale_keys, maintain
+from pipelines.nightly.model import ModelSource
+from pipelines.nightly.night import Night
+from pipelines.nightly.plan import Plan, load_newest_plan
+from pipelines.nightly.publish import Publisher, Rewritten
+from pipelines.nightly.report import call_webhook, write_reports
+from pipelines.nightly.run import Run
+from pipelines.nightly.runs import (
+    PUBLISHED,
+    RunFolder,
+    check_run_id,
+    close_run,
+    find_open_run,
+    open_run,
+    read_json,
+    write_json,
+)
+from pipelines.nightly.scan import ScanTask
+from pipelines.nightly.settings import NightlyConfig, NightlyRequest
+from pipelines.nightly.summary import (
+    check_numbers,
+    for_next_night,
+    listing_fingerprint,
+    plan_numbers,
+    row_numbers,
+    work_numbers,
+    write_numbers,
+)
+from pipelines.storage import Storage
+from pipelines.tables import EXTRACTIONS, RUNS
+
+_log = logging.getLogger(__name__)
+LOCK, MODELS, LAST = "_lock", "_models", "last.json"
+
+
+@dataclass(frozen=True, slots=True)
+class NightlyJob:
+    """Extracts a catalogue with one model into the tables below `output`."""
+
+    model: ModelSource
+    output: Storage
+    config: NightlyConfig
+
+    def run(self, request: NightlyRequest) -> dict[str, Any]:
+        """Do what the request asks, or finish it if an earlier attempt was cut short."""
+        runs = self.output.join(RUNS)
+        if request.run_id is not None:
+            done = RunFolder(runs.join(check_run_id(request.run_id))).read(PUBLISHED)
+            if done is not None:
+                return {**done, "state": "already published"}
+        night = self._night(request)
+        night.list_files()  # a wrong path is the caller's mistake: say so before taking the lock
+        owner = Owner.this_process(request.run_id or "unnamed")
+        lock = TableLock.acquire(runs.join(LOCK), owner, self.config.lock)
+        try:
+            crash_point("after_lock")
+            return _Session(night, lock).run()
+        finally:
+            lock.release()
+
+    def plan_only(self, request: NightlyRequest) -> dict[str, Any]:
+        """What `run` would do, and what it would cost; nothing is changed but the key cache."""
+        night = self._night(request)
+        snapshot = night.snapshot()
+        scanned = night.scan(night.list_files(), snapshot.num_buckets)
+        with night.timed("plan"):
+            plan = night.builder(scanned, snapshot).estimate(request.limit)
+        last = read_json(night.runs.join(LAST))
+        return {
+            "state": "planned",
+            **asdict(plan.counts),
+            **estimate(plan, last, self.config.estimate),
+            "phase_seconds": _rounded(night.seconds),
+        }
+
+    def _night(self, request: NightlyRequest) -> Night:
+        facts = self.model.facts(self.output.join(RUNS, MODELS))
+        executor = self.config.build_executor()
+        return Night(self.config, request, self.model, facts, self.output, executor)
+
+
+class _Session:
+    """Work of one owner of the table."""
+
+    def __init__(self, night: Night, lock: TableLock) -> None:
+        self._night = night
+        self._lock = lock
+        self._started = time.monotonic()
+        self._last = read_json(night.runs.join(LAST))
+
+    def run(self) -> dict[str, Any]:
+        """Finish a run that had committed already, then the run that was asked for."""
+        night = self._night
+        if self._lock.took_over:
+            self._publisher("fence").fence()
+        if self._last is not None:  # what a crash after publishing left behind
+            RunFolder(night.runs.join(self._last["run_id"])).drop_work()
+        recovered = self._finish_committed()
+        if recovered is not None and not self._is_more_to_do(recovered):
+            return recovered
+        settings = night.config.row_settings(night.facts, night.request.options)
+        identity = night.request.identity(night.facts, settings)
+        folder = open_run(night.runs, night.request.run_id, identity)
+        crash_point("after_run_opened")
+        run = Run(night, folder, self._publisher(folder.run_id))
+        try:
+            return self._run(run)
+        except RunFailedError as error:
+            self._report_failure(run, error)
+            raise
+
+    def _run(self, run: Run) -> dict[str, Any]:
+        plan, statistics = run.extract_all()
+        crash_point("before_gate")
+        checks = run_gate(plan.counts, statistics, self._last, self._night.config.gate)
+        failed = [check for check in checks if not check.is_passed]
+        if failed:
+            summary = self._summary(run, plan, statistics, checks)
+            raise RunFailedError(_gate_message(failed), summary=summary)
+        crash_point("after_gate")
+        self._lock.check()
+        rewritten = run.publish(plan)
+        summary = self._summary(run, plan, statistics, checks, rewritten=rewritten)
+        return self._close(run, plan, summary)
+
+    def _close(self, run: Run, plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
+        night = self._night
+        summary["state"] = "published"
+        write_reports(run.folder, summary)
+        following = for_next_night(summary, self._last, night.config.gate)
+        write_json(night.runs.join(LAST), following)
+        close_run(night.runs, run.folder, summary)
+        crash_point("after_published")
+        with night.timed("clean up"):
+            settings = night.config.row_settings(night.facts, night.request.options)
+            tasks = (ScanTask(night.runs, p.file, settings, plan.num_buckets) for p in plan.files)
+            drop_stale_keys(night.runs, (task.name() for task in tasks))
+            run.folder.drop_work()
+            summary |= maintain(night.output, night.config.maintenance)
+        return summary
+
+    def _finish_committed(self) -> dict[str, Any] | None:
+        """Close a run whose extractions are visible already, whatever is asked for now."""
+        folder = find_open_run(self._night.runs)
+        if folder is None:
+            return None
+        publisher = self._publisher(folder.run_id)
+        plan = load_newest_plan(folder.place)
+        if plan is None or not publisher.has_published():
+            return None
+        run = Run(self._night, folder, publisher)
+        run.publish_quarantine(plan)
+        statistics = run.statistics(plan)
+        return self._close(run, plan, self._summary(run, plan, statistics, []))
+
+    def _is_more_to_do(self, recovered: Mapping[str, Any]) -> bool:
+        """Whether a recovered run leaves something of this request undone."""
+        request = self._night.request
+        if request.run_id is not None:
+            return request.run_id != recovered["run_id"]
+        now = listing_fingerprint(self._night.list_files())
+        return request.is_full or request.is_replay or recovered["input_fingerprint"] != now
+
+    def _publisher(self, run_id: str) -> Publisher:
+        snapshot = self._night.snapshot()
+        return Publisher(self._night.output, self._lock.epoch, run_id, snapshot.num_buckets)
+
+    def _report_failure(self, run: Run, error: RunFailedError) -> None:
+        base = {"run_id": run.folder.run_id, "phase_seconds": _rounded(self._night.seconds)}
+        summary = {**base, **error.summary, "state": "failed", "error": str(error)}
+        write_reports(run.folder, summary)
+        error.summary.update(summary)
+        if self._night.config.webhook:
+            call_webhook(self._night.config.webhook, summary)
+
+    def _summary(
+        self,
+        run: Run,
+        plan: Plan,
+        statistics: RunStatistics,
+        checks: Sequence[Check],
+        *,
+        rewritten: Sequence[Rewritten] = (),
+    ) -> dict[str, Any]:
+        night = self._night
+        seconds = night.seconds.get("extract", 0.0)
+        return {
+            "run_id": run.folder.run_id,
+            "state": "ready",
+            "model_id": night.facts.model_id,
+            **plan_numbers(plan),
+            **row_numbers(statistics),
+            **work_numbers(run.totals, seconds=seconds, num_cores=night.executor.num_cores()),
+            **write_numbers(rewritten),
+            "table_version": run.publisher.versions.get(EXTRACTIONS),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "phase_seconds": _rounded(night.seconds),
+            "gate": check_numbers(checks),
+        }
+
+
+def _gate_message(failed: Sequence[Check]) -> str:
+    found = "; ".join(
+        f"{check.name} is {check.found:.3f}, limit {check.limit:.3f}"
+        + (f" ({check.note})" if check.note else "")
+        for check in failed
+    )
+    return (
+        f"the gate refused to publish: {found}. Nothing was published; look into it, or raise the "
+        "limit (--set gate....) and run again: what was extracted is kept"
+    )
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {phase: round(value, 3) for phase, value in seconds.items()}

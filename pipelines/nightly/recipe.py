@@ -1,0 +1,58 @@
+"""Nightly recipes: `kind = "nightly"` and the fields of NightlyConfig, as TOML plus overrides."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipelines.nightly.settings import NightlyConfig
+from pipelines.storage import Storage
+
+SHIPPED = Path(__file__).resolve().parents[2] / "jobs" / "recipes" / "nightly.toml"
+_KIND = "nightly"
+
+
+def load_nightly_config(recipe: Storage | None, overrides: Sequence[str] = ()) -> NightlyConfig:
+    """Read a recipe (the shipped one if None) and apply `a.b=value` overrides."""
+    place = recipe or Storage.of(SHIPPED)
+    try:
+        document = tomllib.loads(place.read_bytes().decode())
+    except FileNotFoundError as error:
+        raise ValueError(f"found no recipe at {place.uri}; name a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe {place.uri} is not TOML: {error}") from error
+    found = document.pop("kind", None)
+    if found != _KIND:
+        raise ValueError(f"recipe {place.uri} has kind {found!r}, expected {_KIND!r}")
+    for override in overrides:
+        _apply(document, override)
+    try:
+        return NightlyConfig.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(f"recipe {place.uri}: {_problems(error)}") from error
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    """Set one `a.b=value`; the value is TOML, `null`, or else a plain string."""
+    key, separator, text = override.partition("=")
+    *sections, name = key.strip().split(".")
+    if not separator or not name or not all(sections):
+        raise ValueError(f"--set {override!r}: expected key=value, such as waves.rows=5000")
+    for section in sections:
+        document = document.setdefault(section, {})
+        if not isinstance(document, dict):
+            raise ValueError(f"--set {override!r}: {section} is a value, not a section")
+    try:
+        document[name] = None if text == "null" else tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        document[name] = text
+
+
+def _problems(error: ValidationError) -> str:
+    found = (
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+        for item in error.errors(include_url=False, include_context=False)
+    )
+    return "; ".join(found)

@@ -1,0 +1,148 @@
+"""The folder of one run and how an open run is found again.
+
+`_runs/open.json` points at the open run. A run is closed by `published.json` or `abandoned.json`
+in its folder; its reports stay, its plans and staging go.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.storage import Storage, StorageError
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+OPEN, RUN, PUBLISHED, ABANDONED = "open.json", "run.json", "published.json", "abandoned.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """`_runs/<run_id>/`: run.json, plans, staging, reports, closing marker."""
+
+    place: Storage
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.place.name
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the run; None when it was not written."""
+        return read_json(self.place.join(name))
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Put a JSON file whole."""
+        write_json(self.place.join(name), content)
+
+    def is_closed(self) -> bool:
+        """Whether the run was published or abandoned."""
+        return any(self.place.join(name).exists() for name in (PUBLISHED, ABANDONED))
+
+    def drop_work(self) -> None:
+        """Remove plans and staging; reports and markers stay."""
+        for name in self.place.names():
+            if name.startswith(("plan-", "staging", "attempts")):
+                self.place.join(name).delete()
+
+
+def new_run_id() -> str:
+    """A name that sorts by time."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def check_run_id(run_id: str) -> str:
+    """The id itself, if it can be a folder name."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise ValueError(
+            f"found run id {run_id!r}, expected up to 100 letters, digits, dots, dashes and "
+            "underscores, starting with a letter or digit"
+        )
+    return run_id
+
+
+def open_run(runs: Storage, run_id: str | None, request: Mapping[str, Any]) -> RunFolder:
+    """The run to work on: the named or the open one when it has the same request, else a new one.
+
+    An open run with another request (another model, other inputs) is abandoned; a *named* run
+    with another request is the caller's mistake.
+    """
+    current = find_open_run(runs)
+    if current is not None and run_id not in (None, current.run_id):
+        abandon(runs, current)
+        current = None
+    if current is not None and not _has_request(current, request):
+        if run_id is not None:
+            raise ValueError(
+                f"run {run_id} is open with another request (model, inputs or options); "
+                "repeat that request or choose another --run-id"
+            )
+        abandon(runs, current)
+        current = None
+    if current is not None:
+        return current
+    folder = RunFolder(runs.join(check_run_id(run_id or new_run_id())))
+    if folder.is_closed():
+        raise ValueError(f"run {folder.run_id} was abandoned; choose another --run-id")
+    folder.write(RUN, {"run_id": folder.run_id, "request": request, "opened_at": now_text()})
+    write_json(runs.join(OPEN), {"run_id": folder.run_id})
+    return folder
+
+
+def abandon_open_run(runs: Storage) -> str | None:
+    """Close the open run without publishing; its id, or None when there is none."""
+    current = find_open_run(runs)
+    if current is None:
+        return None
+    abandon(runs, current)
+    return current.run_id
+
+
+def abandon(runs: Storage, folder: RunFolder) -> None:
+    """Close a run without publishing and drop what it staged."""
+    folder.write(ABANDONED, {"at": now_text()})
+    runs.join(OPEN).delete()
+    folder.drop_work()
+
+
+def close_run(runs: Storage, folder: RunFolder, summary: Mapping[str, Any]) -> None:
+    """Mark the run as published."""
+    folder.write(PUBLISHED, summary)
+    runs.join(OPEN).delete()
+
+
+def read_json(place: Storage) -> dict[str, Any] | None:
+    """A JSON object; None when the file is not there."""
+    try:
+        found = json.loads(place.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StorageError(f"{place.uri} is not JSON: {error}; restore or remove it") from error
+    assert isinstance(found, dict)
+    return found
+
+
+def write_json(place: Storage, content: Mapping[str, Any]) -> None:
+    """Put a JSON object whole."""
+    place.write_bytes(json.dumps(content, ensure_ascii=False, indent=1).encode())
+
+
+def now_text() -> str:
+    """The time as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def find_open_run(runs: Storage) -> RunFolder | None:
+    """The run that was begun and neither published nor abandoned."""
+    pointer = read_json(runs.join(OPEN))
+    if pointer is None:
+        return None
+    folder = RunFolder(runs.join(pointer["run_id"]))
+    return None if folder.is_closed() else folder
+
+
+def _has_request(folder: RunFolder, request: Mapping[str, Any]) -> bool:
+    record = folder.read(RUN)
+    return record is not None and record["request"] == json.loads(json.dumps(request))

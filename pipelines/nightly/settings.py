@@ -1,0 +1,121 @@
+"""The nightly job's configuration and one request to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.nightly.chunks import ChunkConfig
+from pipelines.nightly.estimate import EstimateConfig
+from pipelines.nightly.executor import Executor, LocalExecutor
+from pipelines.nightly.gate import GateConfig
+from pipelines.nightly.lock import LockConfig
+from pipelines.nightly.maintenance import MaintenanceConfig
+from pipelines.nightly.model import ModelFacts
+from pipelines.nightly.ray_executor import RayExecutor, WorkerConfig
+from pipelines.nightly.rows import RowSettings
+from pipelines.nightly.waves import WaveConfig
+from pipelines.normalize import Normalizer
+from pipelines.tables import Columns
+from ulsdram_core.precision import PrecisionChoice
+
+
+class NightlyConfig(BaseModel):
+    """The `nightly` section of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: Columns = Field(default_factory=Columns, description="Names of the input's columns.")
+    trusted_column: str | None = Field(
+        None,
+        description="A column that changes whenever a row does (a hash, or updated_at): rows are "
+        "then compared without reading texts and pictures.",
+    )
+    num_buckets: int = Field(
+        32, ge=1, le=4096, description="Partitions of a new table; fixed once it exists."
+    )
+    retry_reasons: tuple[str, ...] = Field(
+        (), description="Reasons whose rows are extracted again every night, changed or not."
+    )
+    executor: Literal["ray", "local"] = Field(
+        "ray",
+        description="local: all in this process, for small catalogues; a row that kills it "
+        "is isolated by running the job again.",
+    )
+    precision: PrecisionChoice = Field(
+        "auto", description="Numbers the model computes with; auto: bfloat16 on a GPU."
+    )
+    threads_per_model_worker: int = Field(
+        1, ge=0, description="CPU threads of a model worker; 0: torch's choice."
+    )
+    normalization: str | None = Field(
+        "shipped",
+        description="Rules that fill `normalized`: a rules.toml, `shipped` for the ones that come "
+        "with the system, null for none.",
+    )
+    webhook: str | None = Field(None, description="Address that is told about a failed run.")
+    chunks: ChunkConfig = Field(default_factory=ChunkConfig)
+    waves: WaveConfig = Field(default_factory=WaveConfig)
+    workers: WorkerConfig = Field(default_factory=WorkerConfig)
+    gate: GateConfig = Field(default_factory=GateConfig)
+    lock: LockConfig = Field(default_factory=LockConfig)
+    maintenance: MaintenanceConfig = Field(default_factory=MaintenanceConfig)
+    estimate: EstimateConfig = Field(default_factory=EstimateConfig)
+
+    def build_executor(self) -> Executor:
+        """Where the stages run."""
+        return LocalExecutor() if self.executor == "local" else RayExecutor(self.workers)
+
+    def build_normalizer(self) -> Normalizer | None:
+        """What fills the `normalized` column."""
+        if self.normalization is None:
+            return None
+        is_shipped = self.normalization == "shipped"
+        return Normalizer.load(None if is_shipped else self.normalization)
+
+    def row_settings(self, facts: ModelFacts, options: Mapping[str, str]) -> RowSettings:
+        """What to read of the input for this model."""
+        missing = [name for name in facts.sources if name not in self.columns.sources]
+        if missing:
+            raise ValueError(
+                f"the model reads text sources {', '.join(facts.sources)} but columns.sources "
+                f"names no column for {', '.join(missing)}; add --set "
+                f"columns.sources.{missing[0]}=COLUMN"
+            )
+        return RowSettings(
+            columns=self.columns,
+            sources=facts.sources,
+            uses_pictures=facts.image is not None,
+            trusted=self.trusted_column,
+            options=dict(options),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NightlyRequest:
+    """One call of the job."""
+
+    inputs: tuple[str, ...]
+    run_id: str | None = None
+    is_full: bool = False
+    is_replay: bool = False
+    limit: int | None = None
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ValueError("found no --input, expected at least one; name the products table")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"found --limit {self.limit}, expected at least 1")
+
+    def identity(self, facts: ModelFacts, settings: RowSettings) -> dict[str, Any]:
+        """What an open run must share with a request to be continued by it."""
+        names = ("inputs", "is_full", "is_replay", "limit")
+        known = {name: getattr(self, name) for name in names}
+        return {
+            **known,
+            "inputs": list(self.inputs),
+            "model_id": facts.model_id,
+            "rows": settings.signature(),
+        }

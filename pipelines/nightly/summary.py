@@ -1,0 +1,99 @@
+"""The run in numbers: what the report shows, the job prints and the next night compares with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pipelines.nightly.gate import Check, GateConfig, RunStatistics
+from pipelines.nightly.inputs import InputFile
+from pipelines.nightly.plan import Plan
+from pipelines.nightly.publish import Rewritten
+from pipelines.nightly.rows import digest
+from pipelines.nightly.waves import WaveTotals
+
+
+def plan_numbers(plan: Plan) -> dict[str, Any]:
+    """What came in and what it needed."""
+    counts = plan.counts
+    return {
+        "rows_in": counts.rows_in,
+        "rows_unchanged": counts.unchanged,
+        "rows_deferred": counts.deferred,
+        "rows_vanished": counts.vanished if plan.is_complete else 0,
+        "rows_quarantine_table": (
+            counts.keyless + counts.duplicates + counts.unreadable + counts.bad_lines
+        ),
+        "files": counts.files,
+        "files_scanned": counts.files_scanned,
+        "files_unreadable": counts.unreadable_files,
+        "row_groups_unreadable": counts.unreadable_row_groups,
+        "bytes_scanned": counts.bytes_scanned,
+        "is_listing_complete": plan.is_complete,
+        "input_fingerprint": listing_fingerprint([planned.file for planned in plan.files]),
+        "num_waves": plan.num_waves,
+        "num_plans": plan.generation + 1,
+    }
+
+
+def row_numbers(statistics: RunStatistics) -> dict[str, Any]:
+    """What was extracted, earlier attempts of the run included."""
+    return {
+        "rows_extracted": statistics.rows,
+        "by_status": dict(sorted(statistics.status.items())),
+        "by_reason": dict(sorted(statistics.reason.items())),
+        "rows_without_value": statistics.empty,
+        "attribute_rates": {k: round(v, 6) for k, v in statistics.attribute_rates().items()},
+    }
+
+
+def work_numbers(totals: WaveTotals, *, seconds: float, num_cores: int) -> dict[str, Any]:
+    """What this attempt worked; `efficiency` = core seconds needed by core seconds available."""
+    needed = totals.decode_seconds + totals.model_seconds
+    return {
+        "rows_worked": totals.rows,
+        "products_per_second": round(totals.rows / seconds, 3) if seconds else 0.0,
+        "decode_core_seconds": round(totals.decode_seconds, 3),
+        "model_core_seconds": round(totals.model_seconds, 3),
+        "efficiency": round(needed / (num_cores * seconds), 4) if seconds else 0.0,
+        "bytes_read": totals.bytes_read,
+        "poison_rows": totals.poison_rows,
+        "worker_failures": totals.worker_failures,
+    }
+
+
+def write_numbers(rewritten: Sequence[Rewritten]) -> dict[str, Any]:
+    """What publishing wrote; the amplification compares it with the share of changed rows."""
+    written = sum(file.size for item in rewritten for file in item.new)
+    rows = sum(sum(item.new_rows) for item in rewritten)
+    changed = sum(item.rows_changed + item.rows_vanished for item in rewritten)
+    return {
+        "buckets_rewritten": len(rewritten),
+        "bytes_written": written,
+        "rows_written": rows,
+        "write_amplification": round(rows / changed, 3) if changed else 0.0,
+    }
+
+
+def check_numbers(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    """The gate's checks as plain values."""
+    return [asdict(check) for check in checks]
+
+
+def for_next_night(
+    summary: Mapping[str, Any], last: Mapping[str, Any] | None, config: GateConfig
+) -> dict[str, Any]:
+    """What the next gate and the next estimate need; rates only of runs with enough rows."""
+    source = summary
+    if last is not None and summary["rows_extracted"] < config.min_rows:
+        source = last
+    return {
+        "run_id": summary["run_id"],
+        "rows_in": summary["rows_in"],
+        "attribute_rates": source["attribute_rates"],
+        "products_per_second": source["products_per_second"],
+    }
+
+
+def listing_fingerprint(files: Sequence[InputFile]) -> str:
+    """Changes whenever the listing does."""
+    return digest([file.fingerprint().encode() for file in files]).hex()

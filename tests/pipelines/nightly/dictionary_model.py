@@ -1,0 +1,75 @@
+"""A small deterministic model: values are words of a list, the picture's colour sets a score.
+
+Some titles misbehave on purpose: POISON ends the process, RAISE raises.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.nightly.model import DecodedRow, LoadedModel, ModelFacts
+from pipelines.storage import Storage
+from ulsdram_core.image import ImageConfig
+from ulsdram_core.reasons import Reason
+from ulsdram_core.schema import AttributeScore, Extraction, Status, Value
+
+WORDS = {
+    "color": ("red", "blue", "green", "black"),
+    "material": ("cotton", "leather", "wool"),
+    "size": ("small", "large"),
+}
+MAX_CHARS = 100_000
+
+
+@dataclass(frozen=True)
+class DictionarySource:
+    """The model source; `version` changes the model's id, `die_once` names a file that saves it."""
+
+    version: str = "1"
+    uses_pictures: bool = True
+    loads: str = ""  # a file that gets a line whenever the model is loaded
+    die_once: str = ""
+
+    def facts(self, cache: Storage) -> ModelFacts:
+        image = ImageConfig(size=16) if self.uses_pictures else None
+        return ModelFacts(f"dictionary-{self.version}", ("title", "description"), image)
+
+    def load(self) -> LoadedModel:
+        if self.loads:
+            with Path(self.loads).open("a") as file:
+                file.write(f"{os.getpid()}\n")
+        return DictionaryModel(self)
+
+
+class DictionaryModel:
+    def __init__(self, source: DictionarySource) -> None:
+        self._source = source
+
+    def extract_decoded(self, products: Sequence[DecodedRow]) -> list[Extraction]:
+        if self._source.die_once and not Path(self._source.die_once).exists():
+            Path(self._source.die_once).touch()
+            os._exit(9)
+        return [self._extract(product) for product in products]
+
+    def _extract(self, product: DecodedRow) -> Extraction:
+        text = " ".join(product.texts.values())
+        if "POISON" in text:
+            os._exit(13)
+        if "RAISE" in text:
+            raise ZeroDivisionError("told to")
+        if max((len(t) for t in product.texts.values()), default=0) > MAX_CHARS:
+            return Extraction(product.product_id, Status.QUARANTINED, Reason.TEXT_TOO_LONG)
+        if not text.strip():
+            return Extraction(product.product_id, Status.QUARANTINED, Reason.EMPTY_TEXT)
+        values = tuple(
+            Value(attribute, found.group(), source, found.start(), found.end(), 0.9)
+            for source, string in product.texts.items()
+            for attribute, words in WORDS.items()
+            for found in re.finditer("|".join(words), string)
+        )
+        score = sum(float(p.mean()) for p in product.pictures) / max(1, len(product.pictures))
+        status = Status.OK if product.reason is None else Status.DEGRADED
+        scores = (AttributeScore("color", score / 255),)
+        return Extraction(product.product_id, status, product.reason, values, scores)
