@@ -303,18 +303,22 @@ def _viterbi(emissions_SBT: Tensor, scores: Scores, mask_SB: Tensor | None) -> T
     emissions_STB = emissions_SBT.permute(0, 2, 1).to(dtype).contiguous()
     transitions_TT, end_T = scores.transitions_TT.to(dtype), scores.end_T.to(dtype)
     best_STB = _best_scores(emissions_STB, scores.start_T.to(dtype), transitions_TT)
-    length, _, batch = emissions_STB.shape
+    length, num_tags, batch = emissions_STB.shape
     last_B = torch.full((batch,), length - 1, device=best_STB.device)
     if mask_SB is not None:
         last_B = mask_SB.sum(0) - 1
     ends_BT = best_STB[last_B, :, torch.arange(batch, device=best_STB.device)] + end_T
     tags_SB = torch.empty((length, batch), dtype=torch.int64, device=best_STB.device)
     tags_SB[-1] = current_B = ends_BT.max(1).indices
+    # int32: `amin` of int64 takes 140 us instead of 3.
+    every_T1 = torch.arange(num_tags, dtype=torch.int32, device=best_STB.device).unsqueeze(1)
+    last_tag = every_T1[-1]
     for position in range(length - 2, -1, -1):
         # Back-pointers only for the tags on the paths: no [S, T, B] of them to keep.
+        # The first of the best; `max` starts threads for it, 60 us instead of 25 on a busy machine.
         came_TB = best_STB[position] + transitions_TT.index_select(1, current_B)
         came_TB += emissions_STB[position + 1].gather(0, current_B.unsqueeze(0))
-        previous_B = came_TB.max(0).indices
+        previous_B = torch.where(came_TB == came_TB.amax(0), every_T1, last_tag).amin(0).long()
         if mask_SB is not None:
             previous_B = torch.where(mask_SB[position + 1], previous_B, current_B)
         tags_SB[position] = current_B = previous_B
