@@ -3,6 +3,7 @@
 config.json, model.safetensors, labels.json, tokenizer files, metrics.json, recipe.toml, README.md
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from ulsdram_core.errors import CheckpointError
 from ulsdram_core.labels import LabelSet
@@ -22,6 +24,7 @@ from ulsdram_core.parts import FORMAT_VERSION, ExtractorConfig, ModelParts, asse
 from ulsdram_core.tokenizer import load_tokenizer, save_tokenizer
 
 WEIGHTS = "model.safetensors"
+LABELS = "labels.json"
 Document = TypeVar("Document", bound=BaseModel)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -29,6 +32,7 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 def save_model(parts: ModelParts, path: str | Path) -> Path:
     """Write a model directory; an existing one is replaced only once the new one is whole."""
     path = Path(path)
+    _check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -45,7 +49,7 @@ def _write_parts(parts: ModelParts, folder: Path) -> None:
     save_tokenizer(parts.tokenizer, folder)
     documents = {
         "config.json": parts.config.model_dump(mode="json"),
-        "labels.json": parts.labels.model_dump(mode="json"),
+        LABELS: parts.labels.model_dump(mode="json"),
         "metrics.json": parts.metrics,
     }
     for name, document in documents.items():
@@ -55,33 +59,51 @@ def _write_parts(parts: ModelParts, folder: Path) -> None:
     (folder / "README.md").write_text(parts.card, encoding="utf-8")
 
 
-def _swap(draft: Path, path: Path) -> None:
-    os.chmod(draft, 0o755)  # mkdtemp makes it private
-    if not path.exists():
-        draft.rename(path)
-        return
-    if not (path / "config.json").exists() and any(path.iterdir()):
+def _check_target(path: Path) -> None:
+    # A pretrained checkpoint, too, holds a config.json and a model.safetensors.
+    is_model = all((path / name).is_file() for name in ("config.json", WEIGHTS, LABELS))
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not is_model):
         raise CheckpointError(
             f"{path} holds files but no model, expected a model directory or nothing; "
             "choose another place"
         )
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
-    path.rename(old)
-    draft.rename(path)
-    shutil.rmtree(old)
+
+
+def _swap(draft: Path, path: Path) -> None:
+    """Put the draft in the model's place; afterwards the draft, if any, is the old model."""
+    os.chmod(draft, 0o755)  # mkdtemp makes it private
+    if not path.exists():
+        draft.rename(path)
+    elif not _exchange(draft, path):
+        old = path.with_name(f".{path.name}.old-{os.getpid()}")
+        path.rename(old)
+        draft.rename(path)
+        shutil.rmtree(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders' names at once; False where the system cannot.
+
+    With two renames, a process killed between them would leave no model.
+    """
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of <linux/fs.h>
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def load_model(path: str | Path) -> ModelParts:
     """Read a model directory; nothing in it is ever executed."""
     folder = Path(path)
     _check_folder(folder)
-    config = _read_config(folder)
-    labels = _read(LabelSet, folder / "labels.json")
-    tokenizer = load_tokenizer(folder)
-    parts = assemble(config, labels, tokenizer, random_init=True)
+    config = read_config(folder)
+    labels = _read(LabelSet, folder / LABELS)
+    tokenizer = _read_tokenizer(folder)
+    parts = _assemble(config, labels, tokenizer, folder)
     _fill(parts.model, folder / WEIGHTS)
     parts.model.eval()
-    parts.metrics = json.loads(_text(folder / "metrics.json") or "{}")
+    parts.metrics = _read_metrics(folder / "metrics.json")
     parts.recipe = _text(folder / "recipe.toml")
     parts.card = _text(folder / "README.md")
     return parts
@@ -89,6 +111,33 @@ def load_model(path: str | Path) -> ModelParts:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _read_metrics(path: Path) -> dict[str, object]:
+    try:
+        return dict(json.loads(_text(path) or "{}"))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read as a JSON object: {error}") from error
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder} holds no tokenizer.json, expected a model directory")
+    try:
+        return load_tokenizer(folder)
+    except Exception as error:  # the tokenizers library raises plain Exception
+        line = str(error).partition("\n")[0]
+        raise CheckpointError(f"{folder} has a tokenizer that cannot be read: {line}") from error
+
+
+def _assemble(
+    config: ExtractorConfig, labels: LabelSet, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> ModelParts:
+    try:
+        return assemble(config, labels, tokenizer, random_init=True)
+    except (ValueError, TypeError) as error:
+        line = str(error).partition("\n")[0]
+        raise CheckpointError(f"{folder} has parts that do not fit: {line}") from error
 
 
 def _check_folder(folder: Path) -> None:
@@ -105,7 +154,7 @@ def _check_folder(folder: Path) -> None:
     raise CheckpointError(f"{folder} holds no {WEIGHTS}, expected a model directory")
 
 
-def _read_config(folder: Path) -> ExtractorConfig:
+def read_config(folder: Path) -> ExtractorConfig:
     path = folder / "config.json"
     try:
         version = json.loads(path.read_text(encoding="utf-8")).get("format_version")

@@ -13,6 +13,7 @@ from ulsdram_core.losses import ExtractionLoss, LossConfig
 from ulsdram_core.optim import OptimConfig
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.precision import PrecisionChoice, choose_precision
+from ulsdram_core.seeding import generator_of
 from ulsdram_core.step import StepResult, TrainStep
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,6 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train `parts.model` in place, yielding after every epoch; leaves it in extraction mode."""
     device = torch.device(device)
-    torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
     model = parts.model.to(device)
     num_steps = config.epochs * math.ceil(len(examples) / config.batch_size)
     optimizer, schedule = config.optim.build(model, num_steps)
@@ -93,9 +92,12 @@ def fit(
     for number in range(1, config.epochs + 1):
         model.train()
         results: list[StepResult] = []
-        for indices in length_sorted_batches(lengths, config.batch_size, generator):
+        order = generator_of(config.seed, "order", number)
+        for place, indices in enumerate(length_sorted_batches(lengths, config.batch_size, order)):
+            chance = generator_of(config.seed, "chance", number, place)
+            torch.manual_seed(chance.initial_seed())
             batch = collate([examples[i] for i in indices], picture_size=size)
-            batch = drop_pictures(batch, config.picture_dropout, generator)
+            batch = drop_pictures(batch, config.picture_dropout, chance)
             results.append(step([batch.to(device)]))
         model.eval()
         loss = sum(r.loss * r.num_terms for r in results) / sum(r.num_terms for r in results)

@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Score a model on a labelled table: every metric, per attribute, per slice."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines.command import command_parser, run_command
+from pipelines.evaluate_job import EvaluateRequest, evaluate
+from pipelines.storage import Storage, parse_options
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Parse the command line, score the model, print the table."""
+    parser = command_parser(__doc__)
+    add = parser.add_argument
+    add("--model", required=True, help="model directory or its URI")
+    add("--data", required=True, help="prepared folder (its test/ is scored) or its URI")
+    add("--split", default="test", help="which folder of --data")
+    add(
+        "--slice",
+        dest="slices",
+        action="append",
+        default=[],
+        metavar="NAME=EXPR",
+        help="score a part too: a boolean polars expression over the table's columns, such as "
+        '\'shoes=col("category") == "Shoes"\'; may be repeated',
+    )
+    add("--out", help="write all figures as JSON to this path or URI")
+    add("--workers", type=int, default=1, help="scoring actors")
+    add(
+        "--storage-option",
+        dest="storage_options",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the storage behind the URIs; may be repeated",
+    )
+    arguments = parser.parse_args(argv)
+    options = parse_options(arguments.storage_options)
+    request = EvaluateRequest(
+        model=Storage.of(arguments.model, options),
+        data=Storage.of(arguments.data, options),
+        split=arguments.split,
+        slices=tuple(arguments.slices),
+        output=Storage.of(arguments.out, options) if arguments.out else None,
+        num_workers=arguments.workers,
+    )
+    found = evaluate(request)
+    print(found.table)
+    return found.summary
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,278 @@
+"""Labelled products tables: checked once, read by Ray Data, turned into products."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+
+from pipelines.corrections import Corrections
+from pipelines.storage import Storage
+from pipelines.tables import Columns
+from ulsdram_core.errors import PictureError
+from ulsdram_core.image import ImageConfig, decode_picture
+from ulsdram_core.labels import LabelSet
+from ulsdram_core.schema import GoldSpan, Product
+
+PIXELS = "pixels"
+
+
+class TableError(ValueError):
+    """A labelled table that cannot be used."""
+
+
+@dataclass(frozen=True)
+class LabelledTable:
+    """The Parquet files of one split, with the columns that training and evaluation read."""
+
+    place: Storage
+    files: tuple[str, ...]
+    num_rows: int
+    columns: Columns
+    sources: tuple[str, ...]
+    names: tuple[str, ...]
+    """Columns to read, in order."""
+    picture_columns: tuple[str, ...] = ()
+    corrections: Corrections = field(default_factory=Corrections)
+
+    def dataset(self, *, extra: Sequence[str] = ()) -> ray.data.Dataset:
+        """Stream the rows; a row group is the unit of parallel reading."""
+        paths = [self.place.sibling(name).path for name in self.files]
+        dataset = ray.data.read_parquet(paths, filesystem=self.place.arrow)
+        return dataset.select_columns(list(dict.fromkeys([*self.names, *extra])))
+
+    def scan(self) -> pl.LazyFrame:
+        """Return the rows as a lazy frame, pictures included."""
+        return pl.scan_parquet(
+            [self.place.sibling(name).uri for name in self.files],
+            storage_options=self.place.polars_options,
+        )
+
+    def products(self, table: pa.Table) -> list[Product]:
+        """Turn rows into products with encoded pictures."""
+        return [
+            product for product, _ in _rows(table, self.columns, self.sources, self.corrections)
+        ]
+
+
+def open_labelled(
+    data: Storage,
+    split: str,
+    *,
+    columns: Columns,
+    sources: Sequence[str],
+    uses_pictures: bool,
+    corrections: Corrections | None = None,
+) -> LabelledTable:
+    """Check one split of a prepared data folder and return it; TableError says what is missing."""
+    place = data.join(split)
+    files = _parquet_files(place)
+    if not files:
+        raise TableError(
+            f"found no Parquet files in {place.uri}, expected a labelled table; "
+            "run jobs/prepare.py first"
+        )
+    schema, num_rows = _footers(place, files)
+    if not num_rows:
+        raise TableError(f"{place.uri} has no rows, expected labelled products")
+    texts = _text_columns(place, schema, columns, sources)
+    _require_gold(place, schema, columns)
+    pictures = [name for name in columns.pictures() if name in schema.names]
+    optional = [columns.category] if columns.category in schema.names else []
+    names = [columns.product_id, *texts, *optional, columns.gold]
+    if uses_pictures:
+        names += pictures
+    return LabelledTable(
+        place=place,
+        files=tuple(files),
+        num_rows=num_rows,
+        columns=columns,
+        sources=tuple(sources),
+        names=tuple(name for name in names if name),
+        picture_columns=tuple(pictures) if uses_pictures else (),
+        corrections=corrections or Corrections(),
+    )
+
+
+def _parquet_files(place: Storage) -> list[str]:
+    try:
+        found = place.fs.find(place.path)
+    except OSError as error:
+        raise TableError(f"{place.uri} cannot be listed: {error}") from error
+    return sorted(name for name in found if name.endswith(".parquet"))
+
+
+def _footers(place: Storage, files: Sequence[str]) -> tuple[pa.Schema, int]:
+    """Read every footer: a later file with other columns must not lose them silently."""
+    schema: pa.Schema | None = None
+    num_rows = 0
+    for name in files:
+        path = place.sibling(name).path
+        try:
+            footer = pq.read_metadata(path, filesystem=place.arrow)
+        except (OSError, pa.ArrowException) as error:
+            raise TableError(f"{path} is not a readable Parquet file: {error}") from error
+        found = footer.schema.to_arrow_schema().remove_metadata()
+        if schema is not None and found.names != schema.names:
+            raise TableError(
+                f"{path} has columns {found.names}, expected {schema.names} as in the first file"
+            )
+        schema = schema or found
+        num_rows += footer.num_rows
+    assert schema is not None
+    return schema, num_rows
+
+
+def _text_columns(
+    place: Storage, schema: pa.Schema, columns: Columns, sources: Sequence[str]
+) -> list[str]:
+    names = [columns.sources.get(source, source) for source in sources]
+    wanted = [columns.product_id, *names]
+    missing = [name for name in wanted if name not in schema.names]
+    if missing:
+        raise TableError(
+            f"{place.uri} has no column {missing[0]!r}, expected one of {schema.names}; "
+            "name the columns with --set columns..."
+        )
+    for name in wanted:
+        kind = schema.field(name).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise TableError(f"{place.uri}: column {name!r} is {kind}, expected string")
+    return names
+
+
+def _require_gold(place: Storage, schema: pa.Schema, columns: Columns) -> None:
+    if columns.gold is None or columns.gold not in schema.names:
+        raise TableError(
+            f"{place.uri} has no column {columns.gold!r}, expected gold spans; run jobs/prepare.py"
+        )
+
+
+def learn_labels(table: LabelledTable, *, min_count: int, with_categories: bool) -> LabelSet:
+    """Return the attributes of the table's gold, most frequent first, read without pictures."""
+    gold = table.columns.gold
+    category = table.columns.category
+    names = [name for name in (table.columns.product_id, gold, category) if name in table.names]
+    frame = table.scan().select(names).collect(engine="streaming")
+    products = _bare_products(frame.to_arrow(), table)
+    return LabelSet.from_products(products, min_count=min_count, with_categories=with_categories)
+
+
+def _bare_products(rows: pa.Table, table: LabelledTable) -> Iterator[Product]:
+    for row in rows.to_pylist():
+        spans = _gold(row.get(table.columns.gold or ""))
+        yield Product(
+            row[table.columns.product_id] or "", {}, (), _category(row, table.columns), spans
+        )
+
+
+def _category(row: Mapping[str, Any], columns: Columns) -> str | None:
+    value = row.get(columns.category or "")
+    return None if value is None else str(value)
+
+
+def check_texts(table: LabelledTable) -> None:
+    """Refuse rows that no model can be trained on, before a cluster waits for them."""
+    names = [table.columns.sources.get(source, source) for source in table.sources]
+    empty = pl.all_horizontal(~pl.col(name).fill_null("").str.contains(r"\S") for name in names)
+    unlabelled = pl.col(table.columns.gold or "").is_null()
+    counts = (
+        table.scan()
+        .select(empty=empty.sum(), unlabelled=unlabelled.sum())
+        .collect(engine="streaming")
+        .row(0, named=True)
+    )
+    problems = [f"{count} rows with {what}" for what, count in counts.items() if count]
+    if problems:
+        raise TableError(
+            f"{table.place.uri} holds {' and '.join(problems)} (empty: no text; unlabelled: null "
+            "gold), expected text and gold in every row; run jobs/prepare.py"
+        )
+
+
+@dataclass(frozen=True)
+class DecodePictures:
+    """Ray Data stage: encoded pictures -> `pixels`, list<binary> of uint8 S*S*3; rest unchanged.
+
+    A picture that cannot be decoded is left out, as in extraction; the product stays.
+    """
+
+    columns: tuple[str, ...]
+    image: ImageConfig
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        pixels = [self._decode(row) for row in rows.select(list(self.columns)).to_pylist()]
+        kept = rows.drop_columns(list(self.columns))
+        return kept.append_column(PIXELS, pa.array(pixels, type=pa.list_(pa.binary())))
+
+    def _decode(self, row: Mapping[str, Any]) -> list[bytes]:
+        found = []
+        for data in encoded_pictures(row, self.columns):
+            try:
+                found.append(decode_picture(data, self.image).tobytes())
+            except PictureError:
+                continue  # prepare has counted it; extraction would be degraded here
+        return found
+
+
+def encoded_pictures(row: Mapping[str, Any], columns: Sequence[str]) -> list[bytes]:
+    """Return a row's picture bytes from binary and list<binary> columns."""
+    found: list[bytes] = []
+    for name in columns:
+        value = row.get(name)
+        if isinstance(value, bytes):
+            found.append(value)
+        elif isinstance(value, list):
+            found += [item for item in value if isinstance(item, bytes)]
+    return found
+
+
+def pixel_arrays(cell: Sequence[bytes] | None, size: int) -> tuple[np.ndarray, ...]:
+    """Return a `pixels` cell as uint8 [S, S, 3] arrays, without copying."""
+    return tuple(np.frombuffer(data, np.uint8).reshape(size, size, 3) for data in cell or ())
+
+
+def _rows(
+    table: pa.Table, columns: Columns, sources: Sequence[str], corrections: Corrections
+) -> Iterator[tuple[Product, Mapping[str, Any]]]:
+    for row in table.to_pylist():
+        texts = {
+            source: text
+            for source in sources
+            if (text := row.get(columns.sources.get(source, source))) is not None
+        }
+        product_id = row[columns.product_id] or ""
+        gold = _gold(row.get(columns.gold or ""))
+        if corrections:
+            gold = corrections.apply(product_id, texts, gold or ()).spans
+        pictures = tuple(encoded_pictures(row, columns.pictures()))
+        yield Product(product_id, texts, pictures, _category(row, columns), gold), row
+
+
+def products_with_pixels(
+    rows: pa.Table, table: LabelledTable, size: int
+) -> list[tuple[Product, tuple[np.ndarray, ...]]]:
+    """Turn decoded rows into products and their pixels."""
+    return [
+        (product, pixel_arrays(row.get(PIXELS), size))
+        for product, row in _rows(rows, table.columns, table.sources, table.corrections)
+    ]
+
+
+def _gold(cell: Sequence[Mapping[str, Any]] | None) -> tuple[GoldSpan, ...] | None:
+    if cell is None:
+        return None
+    return tuple(
+        GoldSpan(
+            span["attribute"],
+            span["value"],
+            span["start"],
+            span["end"],
+            span.get("source") or "title",
+        )
+        for span in cell
+    )

@@ -1,0 +1,151 @@
+"""Recipes: a whole training run as one TOML file, plus `key=value` overrides."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.tables import Columns
+from ulsdram_core.fitting import FitConfig
+from ulsdram_core.image import ImageConfig
+from ulsdram_core.model import ModelConfig
+from ulsdram_core.pairs import RangeConfig
+from ulsdram_core.text import TextConfig
+
+RECIPES = Path(__file__).resolve().parents[1] / "jobs" / "recipes"
+TRAINING = "train"
+
+
+class LabelConfig(BaseModel):
+    """Which attributes the model learns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_count: int = Field(1, ge=1, description="products an attribute must occur in")
+    scope_to_category: bool = Field(
+        False, description="extract only attributes seen with the product's category"
+    )
+    vocab_size: int = Field(
+        8000, ge=100, description="pieces of a tokenizer built from the data (text_encoder tiny)"
+    )
+
+
+class RunConfig(BaseModel):
+    """How a training run is watched, saved and ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
+    pool_batches: int = Field(
+        32, ge=1, description="batches' worth of products shuffled and sorted by length together"
+    )
+    checkpoint_steps: int = Field(200, ge=1, description="steps between checkpoints")
+    patience: int | None = Field(
+        None, ge=1, description="epochs without a better validation F1 before stopping"
+    )
+    max_failures: int = Field(3, ge=0, description="worker failures survived")
+
+
+class CalibrationConfig(BaseModel):
+    """What is settled on the validation split after training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    choose_threshold: bool = Field(
+        False, description="take the S_thr with the best validation F1 instead of the recipe's"
+    )
+    target_precision: float | None = Field(
+        None, gt=0, lt=1, description="precision each attribute's values must reach"
+    )
+
+
+class Recipe(BaseModel):
+    """A training run, complete."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = Field(TRAINING, pattern="^train$", description="what the recipe is for")
+    description: str = Field("", description="one line for people")
+    model: ModelConfig = Field(description="parts of the model")
+    text: TextConfig = Field(default_factory=TextConfig, description="how texts are read")
+    image: ImageConfig | None = Field(None, description="how pictures are read")
+    range: RangeConfig = Field(default_factory=RangeConfig, description="the attribute range")
+    labels: LabelConfig = Field(default_factory=LabelConfig, description="the attributes")
+    fit: FitConfig = Field(default_factory=FitConfig, description="optimisation")
+    run: RunConfig = Field(default_factory=RunConfig, description="course of the run")
+    calibration: CalibrationConfig = Field(
+        default_factory=CalibrationConfig, description="thresholds"
+    )
+    columns: Columns = Field(default_factory=Columns, description="columns of the products table")
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by the name of a shipped one or by path, with `a.b=value` overrides."""
+    path = _find(name)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe {path} is not TOML: {error}") from error
+    for override in overrides:
+        _apply(document, override)
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(f"recipe {name}: {_first_problem(error)}") from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the resolved recipe as TOML; unset values are left out."""
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped training recipes."""
+    names = []
+    for path in sorted(RECIPES.glob("*.toml")):
+        if tomllib.loads(path.read_text(encoding="utf-8")).get("kind", TRAINING) == TRAINING:
+            names.append(path.stem)
+    return names
+
+
+def _find(name: str) -> Path:
+    shipped = RECIPES / f"{name}.toml"
+    if shipped.is_file():
+        return shipped
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    raise ValueError(
+        f"found no recipe {name!r}, expected a .toml file or one of: {', '.join(recipe_names())}"
+    )
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    """Set one `a.b=value` in a nested document; the value is TOML, or else a plain string."""
+    key, separator, text = override.partition("=")
+    names = key.strip().split(".")
+    if not separator or not all(names):
+        raise ValueError(f"--set {override!r}: expected key=value, such as fit.epochs=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for name in names[:-1]:
+        document = document.setdefault(name, {})
+        if not isinstance(document, dict):
+            raise ValueError(f"--set {override!r}: {name} is a value, not a section")
+    if text == "null":
+        document.pop(names[-1], None)
+    else:
+        document[names[-1]] = value
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {place}; see the field lists in pipelines/recipe.py"
+    return f"{place}: {first['msg']}"

@@ -1,0 +1,51 @@
+"""The model card: what a model is, what it was trained on, how good it is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.recipe import Recipe
+from ulsdram_core.parts import ModelParts
+
+
+def model_card(parts: ModelParts, recipe: Recipe, summary: Mapping[str, Any]) -> str:
+    """Return README.md of a model directory."""
+    valid = summary["valid"]
+    model = recipe.model
+    picture = "none (text only)"
+    if model.image_encoder is not None and recipe.image is not None:
+        size = recipe.image.size
+        picture = f"{model.image_encoder.architecture}, {size}x{size} pixels"
+    names = ", ".join(parts.labels.attributes[:40])
+    more = len(parts.labels) - 40
+    sweep = "\n".join(
+        f"| {row['threshold']:.2f} | {100 * row['precision']:.2f} | {100 * row['recall']:.2f} "
+        f"| {100 * row['f1']:.2f} |"
+        for row in summary["threshold_sweep"]
+    )
+    return f"""# Attribute value extractor {summary["model_id"]}
+{recipe.description}
+
+| | |
+|---|---|
+| text encoder | {model.text_encoder.name} |
+| pictures | {picture} |
+| fusion, policy, tagger | {model.fusion.kind}, {model.policy.kind}, {model.tagger.kind} |
+| text columns | {", ".join(recipe.text.sources)} |
+| attributes | {len(parts.labels)}: {names}{f" and {more} more" if more > 0 else ""} |
+| epochs, steps | {summary["epochs"]}, {summary["steps"]} |
+| seed | {recipe.fit.seed} |
+| validation precision, recall, F1 | {100 * valid["precision"]:.2f}, {100 * valid["recall"]:.2f}, \
+{100 * valid["f1"]:.2f} (epoch {valid["epoch"]:.0f}) |
+| calibration error | {100 * summary["calibration_error"]:.2f} |
+| range threshold | {summary["threshold"]} |
+
+Values are spans copied from the text; what the text does not say is never extracted. Figures are
+for validation products drawn like the training products; other catalogues need their own check
+(`jobs/evaluate.py`).
+
+Range threshold on the validation split:
+
+| S_thr | P | R | F1 |
+|---|---|---|---|
+{sweep}
+"""

@@ -1,0 +1,71 @@
+"""The command line of the training jobs, shared by all of them."""
+
+import argparse
+
+from pipelines.command import command_parser
+from pipelines.recipe import load_recipe, recipe_names
+from pipelines.storage import Storage, parse_options
+from pipelines.train.job import TrainRequest, with_target
+
+
+def train_parser(description: str, *, recipe: str | None) -> argparse.ArgumentParser:
+    """Build the parser; `recipe` is the default one, None makes the option required."""
+    parser = command_parser(description)
+    add = parser.add_argument
+    add(
+        "--recipe",
+        default=recipe,
+        required=recipe is None,
+        help=f"a .toml file or one of: {', '.join(recipe_names())}",
+    )
+    add("--data", required=True, help="folder or URI with train/ and valid/ (jobs/prepare.py)")
+    add("--out", required=True, help="folder or URI; gets model/, checkpoints/, metrics.jsonl")
+    add("--workers", type=int, default=1, help="Ray Train workers, one GPU each if there are any")
+    add("--init-from", metavar="MODEL", help="start from the weights of this model directory")
+    add("--corrections", metavar="TABLE", help="reviewers' decisions that override gold")
+    add("--target-precision", type=float, help="calibrate each attribute to this precision")
+    add(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one recipe value, such as fit.epochs=5; may be repeated",
+    )
+    add(
+        "--random-init",
+        action="store_true",
+        help="ignore pretrained weights, building any architecture offline (for trials)",
+    )
+    add("--restart", action="store_true", help="forget an interrupted or finished run")
+    add(
+        "--storage-option",
+        dest="storage_options",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of the storage behind the URIs; may be repeated",
+    )
+    return parser
+
+
+def train_request(arguments: argparse.Namespace) -> TrainRequest:
+    """Turn parsed arguments into a request."""
+    if arguments.workers < 1:
+        raise ValueError(f"--workers is {arguments.workers}, expected at least 1")
+    options = parse_options(arguments.storage_options)
+
+    def place(uri: str | None) -> Storage | None:
+        return Storage.of(uri, options) if uri else None
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    return TrainRequest(
+        recipe=with_target(recipe, arguments.target_precision),
+        data=Storage.of(arguments.data, options),
+        output=Storage.of(arguments.out, options),
+        num_workers=arguments.workers,
+        init_from=place(arguments.init_from),
+        corrections=place(arguments.corrections),
+        random_init=arguments.random_init,
+        restart=arguments.restart,
+    )

@@ -1,0 +1,94 @@
+"""A training checkpoint: weights, optimiser moments, best weights, place in the run.
+
+safetensors and JSON only: a checkpoint folder may come from shared storage and is never unpickled.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from ulsdram_core.errors import CheckpointError
+from ulsdram_core.model import UlsDram
+
+WEIGHTS, BEST, MOMENTS, PROGRESS = (
+    "model.safetensors",
+    "best.safetensors",
+    "optimizer.safetensors",
+    "progress.json",
+)
+
+
+@dataclass
+class Progress:
+    """Where a run stands; everything else is a function of the recipe, its seed and this."""
+
+    epoch: int = 1
+    """The epoch under way, from 1."""
+    epoch_step: int = 0
+    """Optimiser steps finished in this epoch."""
+    step: int = 0
+    """Optimiser steps finished in all."""
+    best_f1: float = -1.0
+    best_epoch: int = 0
+    stale_epochs: int = 0
+    """Epochs since the best one."""
+    finished: bool = False
+    seconds: float = 0.0
+    """Training time over all attempts."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Validation figures of every finished epoch."""
+
+
+def state_of(model: UlsDram) -> dict[str, Tensor]:
+    """Return a copy of the weights on the CPU."""
+    return {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
+
+
+def save_state(
+    folder: Path,
+    *,
+    model: UlsDram,
+    best: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Write a checkpoint into an empty folder."""
+    save_file(state_of(model), folder / WEIGHTS)
+    save_file(best, folder / BEST)
+    moments = {
+        f"{number}/{name}": torch.as_tensor(value).detach().cpu().contiguous()
+        for number, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+    save_file(moments, folder / MOMENTS)
+    (folder / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+
+
+def load_state(
+    folder: Path, *, model: UlsDram, optimizer: torch.optim.Optimizer, schedule: LambdaLR
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Restore what `save_state` wrote; returns the progress and the best weights."""
+    try:
+        progress = Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+        model.load_state_dict(load_file(folder / WEIGHTS))
+        best = load_file(folder / BEST)
+        moments = load_file(folder / MOMENTS)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"checkpoint {folder} cannot be restored: {error}") from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        number, name = key.split("/")
+        state.setdefault(int(number), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    schedule.load_state_dict({**schedule.state_dict(), "last_epoch": progress.step})
+    for group, base, factor in zip(
+        optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * factor(progress.step)
+    return progress, best
