@@ -1,8 +1,8 @@
 """Reviewers' decisions about values; they override a product's gold.
 
 A corrections table has the columns `product_id, attribute, value, correct, right_value`, one
-decision a row. `correct` is yes or no (a row without an answer is skipped, so that a half-reviewed
-queue can be read). Later rows win.
+decision a row. `correct` is yes or no; a right value alone means no, and a row with neither is
+skipped, so that a half-reviewed queue can be read. Later rows win.
 """
 
 from __future__ import annotations
@@ -126,9 +126,9 @@ def _read_frame(place: Storage) -> pl.DataFrame:
 
 def _decision(row: tuple[str | None, ...], *, where: str) -> tuple[str, Correction | None]:
     product_id, attribute, value, answer, right = (cell.strip() if cell else "" for cell in row)
-    if not answer:
+    if not answer and not right:
         return product_id, None
-    is_correct = _ANSWERS.get(answer.lower())
+    is_correct = _ANSWERS.get(answer.lower()) if answer else False
     if is_correct is None:
         raise ValueError(f"{where} has correct={answer!r}, expected yes or no; correct the table")
     if not (product_id and attribute and value):

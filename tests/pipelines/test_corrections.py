@@ -44,6 +44,13 @@ def test_right_value_outside_the_text_is_counted():
     assert result.outside == (("colour", "Navy"),)
 
 
+def test_a_right_value_alone_means_no():
+    assert applied(("1", "colour", "Blue", None, "Grafitti")).spans == (
+        BRAND,
+        GoldSpan("colour", "Grafitti", 10, 18),
+    )
+
+
 def test_yes_keeps_and_adds():
     assert applied(("1", "colour", "Blue", "yes", None)).spans == (BRAND, BLUE)
     assert applied(("1", "colour", "Blue", "yes", None), gold=(BRAND,)).spans == (BRAND, BLUE)
@@ -63,7 +70,7 @@ def test_a_later_no_takes_back_a_right_value():
 
 
 def test_other_products_and_undecided_rows_change_nothing():
-    result = applied(("2", "colour", "Blue", "no", None), ("1", "brand", "Nike", None, "Puma"))
+    result = applied(("2", "colour", "Blue", "no", None), ("1", "brand", "Nike", None, None))
     assert result.spans == (BRAND, BLUE)
     assert result.num_applied == 0
 
