@@ -1,6 +1,6 @@
 """The text encoder: any BERT-family checkpoint, split into its embedding layer and its layers.
 
-Axes: B windows, L pieces, S sequence (pieces, or pieces and regions), H hidden.
+Axes: B windows, L pieces, S sequence (pieces, or pieces and regions), A heads, H hidden.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PretrainedConfig
 
+from ulsdram_core.errors import CheckpointError
 from ulsdram_core.weights import locate
 
 # Architectures that recipes name and that must be buildable without their weights at hand.
@@ -50,10 +51,34 @@ class TextEncoderConfig(BaseModel):
         elif random_init:
             bert = AutoModel.from_config(self._architecture(vocab_size))
         else:
-            bert = AutoModel.from_pretrained(self.location(), attn_implementation=self.attention)
+            bert = self._pretrained()
         if self.gradient_checkpointing:
             bert.gradient_checkpointing_enable()
-        return TextEncoder(bert)
+        # Checkpoints in half precision are common; training and autocast want fp32 weights.
+        encoder = TextEncoder(bert.float())
+        if encoder.vocab_size < vocab_size:
+            raise ValueError(
+                f"the tokenizer has {vocab_size} pieces, text encoder {self.name!r} knows "
+                f"{encoder.vocab_size}; use the tokenizer that belongs to the encoder"
+            )
+        return encoder
+
+    def _pretrained(self) -> nn.Module:
+        location = self.location()
+        try:
+            return AutoModel.from_pretrained(
+                location,
+                attn_implementation=self.attention,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                **self._overrides(),
+            )
+        except (OSError, ValueError) as error:
+            line = str(error).strip().partition("\n")[0]
+            raise CheckpointError(
+                f"text_encoder.name is {self.name!r}, which cannot be opened ({line}); give a "
+                "folder with config.json and weights, or a hub name that this machine can reach"
+            ) from error
 
     def location(self) -> str:
         """Return the folder or hub name that transformers can open."""
@@ -86,17 +111,19 @@ class TextEncoderConfig(BaseModel):
     def _architecture(self, vocab_size: int) -> PretrainedConfig:
         known = KNOWN_ARCHITECTURES.get(self.name)
         if self.architecture is not None:
+            # With its own vocabulary size: checkpoints often have more rows than pieces.
             config = AutoConfig.for_model(**self.architecture)
         elif known is not None:
-            config = BertConfig(**known)
+            config = BertConfig(**{**known, "vocab_size": vocab_size})
         elif Path(self.location()).is_dir():
-            config = AutoConfig.from_pretrained(self.location())
+            config = AutoConfig.from_pretrained(self.location(), trust_remote_code=False)
+            config.vocab_size = vocab_size
         else:
             raise ValueError(
                 f"text_encoder.name is {self.name!r}, expected a folder or one of "
                 f"{sorted(KNOWN_ARCHITECTURES)} for a random-initialised encoder"
             )
-        config.vocab_size = vocab_size
+        config.dtype = torch.float32
         for key, value in self._overrides().items():
             setattr(config, key, value)
         config._attn_implementation = self.attention
@@ -129,8 +156,14 @@ class TextEncoder(nn.Module):
     def max_pieces(self) -> int:
         """Longest sequence the position embeddings cover."""
         limit = int(self.config.max_position_embeddings)
-        # RoBERTa counts positions from padding_idx + 1.
-        return limit - 2 if "roberta" in self.config.model_type else limit
+        # RoBERTa and its kin count positions from padding_idx + 1.
+        padding = getattr(self.embeddings, "padding_idx", None)
+        return limit if padding is None else limit - int(padding) - 1
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces that have an embedding."""
+        return len(cast(Tensor, self.embeddings.get_parameter("word_embeddings.weight")))
 
     def embed(self, piece_ids_BL: Tensor, piece_types_BL: Tensor) -> Tensor:
         """Return word + position + type embeddings after LayerNorm, [B, L, H]."""
@@ -146,6 +179,18 @@ class TextEncoder(nn.Module):
         for layer in self.layers:
             before, hidden = hidden, layer(hidden, attention)
         return hidden, before
+
+    def first_attention(self, embedded_BSH: Tensor, mask_BS: Tensor) -> Tensor:
+        """Return what each place attends to in the first layer, mean over heads, [B, S, S]."""
+        attention = self.layers[0].get_submodule("attention.self")
+        heads = self.config.num_attention_heads
+        query, key = (
+            attention.get_submodule(name)(embedded_BSH).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for name in ("query", "key")
+        )
+        scores_BASS = query @ key.mT / query.shape[-1] ** 0.5
+        scores_BASS = scores_BASS.masked_fill(~mask_BS[:, None, None, :], float("-inf"))
+        return torch.softmax(scores_BASS.float(), dim=-1).mean(1)
 
     def _attention_mask(self, mask_BS: Tensor, like: Tensor) -> Tensor:
         allowed = mask_BS[:, None, None, :]

@@ -12,7 +12,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 def load_tokenizer(path_or_name: str | Path) -> PreTrainedTokenizerFast:
     """A fast tokenizer from a folder, or by hub name where the machine can reach it."""
-    tokenizer = AutoTokenizer.from_pretrained(str(path_or_name))
+    tokenizer = AutoTokenizer.from_pretrained(str(path_or_name), trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ValueError(
             f"{path_or_name} holds a {type(tokenizer).__name__}, expected a fast tokenizer; "
