@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ulsdram_core.precision import full_precision
+
 HeadKind = Literal["none", "paper", "released"]
 
 
@@ -21,7 +23,8 @@ class PaperHead(nn.Module):
     def forward(self, last_BH: Tensor, before_BH: Tensor) -> Tensor:
         """Return logits [B, C]."""
         del before_BH
-        return self.score(last_BH)
+        with full_precision(last_BH.device):
+            return self.score(last_BH.float())
 
 
 class ReleasedHead(nn.Module):
@@ -34,7 +37,9 @@ class ReleasedHead(nn.Module):
 
     def forward(self, last_BH: Tensor, before_BH: Tensor) -> Tensor:
         """Return logits [B, C]."""
-        return self.score(torch.relu(self.mix(torch.cat([before_BH, last_BH], dim=-1))))
+        both = torch.cat([before_BH, last_BH], dim=-1)
+        with full_precision(last_BH.device):  # bf16 scores would be too coarse for thresholds
+            return self.score(torch.relu(self.mix(both.float())))
 
 
 def build_head(kind: HeadKind, hidden: int, num_attributes: int) -> nn.Module | None:

@@ -68,19 +68,22 @@ class BiLstm(nn.Module):
             ]
         )
         hidden_2TH = self._recur(gates_2TG, order.sizes)
-        states = gates_NUG.new_zeros(*gates_NUG.shape[:2], 2, self.hidden)
+        states = hidden_2TH.new_zeros(*gates_NUG.shape[:2], 2, self.hidden)
         first = states[:, :, 0].index_put((rows, order.forward_unit), hidden_2TH[0])
         second = states[:, :, 1].index_put((rows, order.backward_unit), hidden_2TH[1])
         return torch.cat([first, second], dim=-1)
 
     def _recur(self, gates_2TG: Tensor, sizes: list[int]) -> Tensor:
-        hidden = cell = gates_2TG.new_zeros(2, sizes[0] if sizes else 0, self.hidden)
-        weight = self.weight_hidden.mT.to(gates_2TG.dtype)
+        # The state adds up over a row's units, so bf16 would lose it bit by bit.
+        dtype = torch.promote_types(gates_2TG.dtype, torch.float32)
+        rows = sizes[0] if sizes else 0
+        hidden = cell = gates_2TG.new_zeros(2, rows, self.hidden, dtype=dtype)
+        weight = self.weight_hidden.mT
         outputs, start = [], 0
         for size in sizes:  # both directions advance in one batched product per step
             gates = gates_2TG[:, start : start + size]
             if start:
-                gates = torch.baddbmm(gates, hidden[:, :size], weight)
+                gates = torch.baddbmm(gates.to(dtype), hidden[:, :size], weight)
             enter, forget, candidate, output = gates.chunk(4, dim=-1)
             fresh = torch.sigmoid(enter) * torch.tanh(candidate)
             cell = torch.sigmoid(forget) * cell[:, :size] + fresh

@@ -26,6 +26,11 @@ def _cpu_multiplies_bf16() -> bool:
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Keep the enclosed code out of an autocast around it; inputs come as they are."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Run the enclosed code in `precision`; delicate parts keep fp32 themselves."""
     if precision == "fp32":

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ulsdram_core.precision import full_precision
+
 
 @dataclass(frozen=True)
 class PairFeatures:
@@ -38,6 +40,16 @@ class PairFeatures:
         if self.second_NUH is None:
             return first_NUK
         return first_NUK + F.linear(self.second_NUH, weight_KH2[:, hidden:])
+
+    def rows(self, part: slice) -> "PairFeatures":
+        """Return the features of some of the pairs, with only the windows they need."""
+        used, place = self.window_N[part].unique(return_inverse=True)
+        return PairFeatures(
+            self.base_BUH[used],
+            place,
+            None if self.scale_NU is None else self.scale_NU[part],
+            None if self.second_NUH is None else self.second_NUH[part],
+        )
 
     @property
     def width(self) -> int:
@@ -74,9 +86,10 @@ class CosinePolicy(nn.Module):
 
     def guide(self, features_BUH: Tensor, window_N: Tensor, guide_NH: Tensor) -> PairFeatures:
         """Return the guided features of the pairs (window, attribute vector)."""
-        unit_BUH = F.normalize(features_BUH.float(), dim=-1)
-        guide = F.normalize(guide_NH.float(), dim=-1)
-        scale_NU = torch.einsum("nuh,nh->nu", unit_BUH[window_N], guide)
+        with full_precision(features_BUH.device):
+            unit_BUH = F.normalize(features_BUH.float(), dim=-1)
+            guide_NH = F.normalize(guide_NH.float(), dim=-1)
+            scale_NU = torch.einsum("nuh,nh->nu", unit_BUH[window_N], guide_NH)
         return PairFeatures(features_BUH, window_N, scale_NU=scale_NU.to(features_BUH.dtype))
 
 
@@ -122,12 +135,14 @@ class DynetPolicy(nn.Module):
     def forward(self, features_BUH: Tensor, window_N: Tensor, attribute_N: Tensor) -> PairFeatures:
         """Return [f ; f W_a] of the pairs; each distinct attribute's matrix is read once."""
         hidden = features_BUH.shape[-1]
-        features_NUH = features_BUH[window_N]
-        second = features_NUH.new_zeros(features_NUH.shape)
-        for attribute in attribute_N.unique():
-            rows = (attribute_N == attribute).nonzero()[:, 0]
-            mapped = features_NUH[rows] @ self.matrices(attribute).view(hidden, -1)
-            if self.back is not None:
-                mapped = mapped @ self.back(attribute).view(-1, hidden)
-            second = second.index_put((rows,), mapped.to(second.dtype))
-        return PairFeatures(features_BUH, window_N, second_NUH=second)
+        order = attribute_N.argsort(stable=True)
+        used, counts = attribute_N.unique(return_counts=True)
+        # One look-up: its gradient is as large as the whole table, so not one per attribute.
+        matrices = self.matrices(used).view(len(used), hidden, -1).unbind()
+        backs = self.back(used).view(len(used), -1, hidden).unbind() if self.back else None
+        mapped = []
+        for place, rows in enumerate(order.split(counts.tolist())):
+            part = features_BUH[window_N[rows]] @ matrices[place]
+            mapped.append(part if backs is None else part @ backs[place])
+        second_NUH = torch.cat(mapped)[order.argsort()] if mapped else features_BUH[window_N]
+        return PairFeatures(features_BUH, window_N, second_NUH=second_NUH)

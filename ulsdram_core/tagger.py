@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from ulsdram_core.bilstm import BiLstm
 from ulsdram_core.crf import CRF, TagSpans
+from ulsdram_core.precision import full_precision
 from ulsdram_core.range_policy import PairFeatures
+
+# Gate activations held at once when extracting: an unsure head may put 64 attributes of each
+# window in the range.
+MAX_GATES = 2**26
 
 
 class TaggerConfig(BaseModel):
@@ -48,7 +53,8 @@ class IndependentTags(nn.Module):
 
     def span_log_prob(self, emissions: Tensor, spans: TagSpans, mask: Tensor) -> Tensor:
         """Return log P(tagged exactly B I..I and not continued) of each span [N]."""
-        log_probs = F.log_softmax(emissions.float(), dim=-1)[spans.sequence]
+        # float64, since the difference of two running sums is taken below.
+        log_probs = F.log_softmax(emissions.double(), dim=-1)[spans.sequence]
         every = torch.arange(len(spans.start), device=emissions.device)
         inside_NU = log_probs[every, :, spans.inside_tag]
         first = log_probs[every, spans.start, spans.begin_tag]
@@ -56,7 +62,7 @@ class IndependentTags(nn.Module):
         total_NU = inside_NU.cumsum(1)
         middle = total_NU[every, spans.end - 1] - total_NU[every, spans.start]
         after = spans.end.clamp(max=emissions.shape[1] - 1)
-        continued = inside_NU[every, after].exp().clamp(max=1 - 1e-7)
+        continued = inside_NU[every, after].exp().clamp(max=1 - 1e-12)
         ends_row = spans.end >= mask.sum(1)[spans.sequence]
         return first + middle + torch.log1p(-continued).masked_fill(ends_row, 0.0)
 
@@ -82,10 +88,30 @@ class Tagger(nn.Module):
     def forward(self, features: PairFeatures, mask_NU: Tensor) -> Tensor:
         """Return tag scores [N, U, T] in fp32."""
         if self.lstm is None:
-            return features.project(self.score.weight, self.score.bias).float()
-        gates_NUG = features.project(self.lstm.weight_input, self.lstm.bias)
-        hidden_NUH = self.lstm(gates_NUG, mask_NU.sum(1))
-        return self.score(self.dropout(hidden_NUH)).float()
+            emissions_NUT = features.project(self.score.weight, self.score.bias).float()
+        else:
+            emissions_NUT = self._decode_features(features, mask_NU)
+        if not torch.is_grad_enabled():
+            return emissions_NUT
+        # DistributedDataParallel takes what the forward pass does not touch for unused, but the
+        # CRF's scores are used in the loss.
+        return emissions_NUT + 0.0 * sum(p.sum() for p in self.tags.parameters())
+
+    def _decode_features(self, features: PairFeatures, mask_NU: Tensor) -> Tensor:
+        assert self.lstm is not None
+        num_rows, num_units = mask_NU.shape
+        size = max(1, num_rows)
+        if not torch.is_grad_enabled():
+            size = max(1, MAX_GATES // max(1, num_units * len(self.lstm.bias)))
+        parts = []
+        for start in range(0, max(1, num_rows), size):
+            rows = slice(start, start + size)
+            some = features if size >= num_rows else features.rows(rows)
+            gates_NUG = some.project(self.lstm.weight_input, self.lstm.bias)
+            hidden_NUH = self.lstm(gates_NUG, mask_NU[rows].sum(1))
+            with full_precision(mask_NU.device):
+                parts.append(self.score(self.dropout(hidden_NUH.float())))
+        return torch.cat(parts)
 
     def nll(self, emissions_NUT: Tensor, tags_NU: Tensor, mask_NU: Tensor) -> Tensor:
         """Return the negative log-likelihood of each row's tags, [N]."""
