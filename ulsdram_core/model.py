@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from ulsdram_core.attribute_head import HeadKind, build_head
 from ulsdram_core.batch import Batch
 from ulsdram_core.fusion import FusionConfig
-from ulsdram_core.image_encoder import ImageEncoderConfig
+from ulsdram_core.image_encoder import ImageEncoder, ImageEncoderConfig
 from ulsdram_core.pairs import Pairs
 from ulsdram_core.range_policy import BertPolicy, PairFeatures, RangePolicyConfig
 from ulsdram_core.regions import PictureRegions
 from ulsdram_core.tagger import TaggerConfig
-from ulsdram_core.text_encoder import TextEncoderConfig
+from ulsdram_core.text_encoder import TextEncoder, TextEncoderConfig
 
 
 class ModelConfig(BaseModel):
@@ -58,10 +58,22 @@ class ModelConfig(BaseModel):
         return self
 
     def build(
-        self, num_attributes: int, vocab_size: int, *, random_init: bool = False
+        self,
+        num_attributes: int,
+        vocab_size: int,
+        *,
+        picture_size: int = 224,
+        random_init: bool = False,
     ) -> "UlsDram":
-        """Build the model; `random_init` ignores every pretrained weight (works offline)."""
-        return UlsDram(self, num_attributes, vocab_size, random_init=random_init)
+        """Build the model for pictures of `picture_size` pixels a side.
+
+        `random_init` ignores every pretrained weight (works offline).
+        """
+        text_encoder = self.text_encoder.build(vocab_size, random_init=random_init)
+        image_encoder = None
+        if self.image_encoder is not None:
+            image_encoder = self.image_encoder.build(size=picture_size, random_init=random_init)
+        return UlsDram(self, num_attributes, text_encoder, image_encoder)
 
 
 @dataclass(frozen=True)
@@ -93,15 +105,17 @@ class UlsDram(nn.Module):
     """ULS-DRAM and, by leaving parts out, the systems that the paper compares it with."""
 
     def __init__(
-        self, config: ModelConfig, num_attributes: int, vocab_size: int, *, random_init: bool
+        self,
+        config: ModelConfig,
+        num_attributes: int,
+        text_encoder: TextEncoder,
+        image_encoder: ImageEncoder | None,
     ) -> None:
         super().__init__()
         self.config = config
         self.num_attributes = num_attributes
-        self.text_encoder = config.text_encoder.build(vocab_size, random_init=random_init)
-        self.image_encoder = (
-            config.image_encoder.build(random_init=random_init) if config.image_encoder else None
-        )
+        self.text_encoder = text_encoder
+        self.image_encoder = image_encoder
         hidden = self.text_encoder.hidden
         region_dim = self.image_encoder.region_dim if self.image_encoder else 0
         self.fusion = config.fusion.build(hidden, region_dim)
@@ -181,8 +195,10 @@ class UlsDram(nn.Module):
     def _name_vectors(self, attributes: Tensor) -> Tensor:
         """Return the [CLS] of each attribute's encoded name."""
         assert self._names is not None, "name_attributes() comes before the BERT policy's forward"
+        if not len(attributes):
+            return torch.zeros(0, self.text_encoder.hidden, device=attributes.device)
         ids, mask = (tensor.to(attributes.device)[attributes] for tensor in self._names)
-        longest = int(mask.sum(1).max()) if len(mask) else 0
+        longest = int(mask.sum(1).max())
         ids, mask = ids[:, :longest], mask[:, :longest]
         last, _ = self.text_encoder(self.text_encoder.embed(ids, torch.zeros_like(ids)), mask)
         return last[:, 0]

@@ -5,9 +5,10 @@ import json
 from dataclasses import dataclass, field
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
+from ulsdram_core.errors import LabelError
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.model import ModelConfig, UlsDram
@@ -29,6 +30,14 @@ class Thresholds(BaseModel):
         default_factory=dict, description="lowest confidence of a value, by attribute"
     )
 
+    @model_validator(mode="after")
+    def _are_probabilities(self) -> "Thresholds":
+        for kind in (self.attribute, self.value):
+            for name, limit in kind.items():
+                if not 0 <= limit <= 1:
+                    raise ValueError(f"threshold of {name!r} is {limit}, expected 0 to 1")
+        return self
+
 
 class ExtractorConfig(BaseModel):
     """Everything that decides a model's answers besides its weights, labels and tokenizer."""
@@ -47,6 +56,15 @@ class ExtractorConfig(BaseModel):
     merge_repeats: bool = Field(
         False, description="keep one mention of a value that a text repeats"
     )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ExtractorConfig":
+        if (self.image is None) != (self.model.image_encoder is None):
+            raise ValueError(
+                f"image is {'null' if self.image is None else 'set'} and model.image_encoder "
+                f"{'null' if self.model.image_encoder is None else 'set'}, expected both or neither"
+            )
+        return self
 
 
 @dataclass
@@ -90,11 +108,37 @@ def assemble(
     The returned config carries the text encoder's architecture, so that the model can be loaded
     where its checkpoint is not.
     """
-    model = config.model.build(len(labels), len(tokenizer), random_init=random_init)
+    _check_labels(config, labels)
+    model = config.model.build(
+        len(labels),
+        len(tokenizer),
+        picture_size=config.image.size if config.image else 224,
+        random_init=random_init,
+    )
+    if config.text.max_pieces > model.text_encoder.max_pieces:
+        raise ValueError(
+            f"text.max_pieces is {config.text.max_pieces}, expected at most "
+            f"{model.text_encoder.max_pieces}, the longest sequence that text encoder "
+            f"{config.model.text_encoder.name!r} has positions for; lower text.max_pieces"
+        )
     text_encoder = config.model.text_encoder.resolved(model.text_encoder)
     resolved = config.model.model_copy(update={"text_encoder": text_encoder})
     _name_attributes(model, labels, tokenizer)
     return ModelParts(config.model_copy(update={"model": resolved}), model, labels, tokenizer)
+
+
+def _check_labels(config: ExtractorConfig, labels: LabelSet) -> None:
+    named = {*config.thresholds.attribute, *config.thresholds.value}
+    if unknown := sorted(named - set(labels.attributes)):
+        raise LabelError(
+            f"thresholds name {unknown[0]!r}, which is not among the {len(labels)} labels; "
+            "calibrate again or correct the name"
+        )
+    if config.scope_to_category and labels.category_attributes is None:
+        raise LabelError(
+            "scope_to_category is set, but the labels do not tell categories apart; collect them "
+            "from products with a category, or unset it"
+        )
 
 
 def _name_attributes(model: UlsDram, labels: LabelSet, tokenizer: PreTrainedTokenizerFast) -> None:
