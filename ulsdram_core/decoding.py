@@ -4,7 +4,7 @@ Axes: B windows, C attributes, N rows (pairs, or windows without a policy), U un
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -27,6 +27,11 @@ class WindowSpans:
     start: np.ndarray
     end: np.ndarray
     confidence: np.ndarray
+
+    def within(self, allowed_BC: np.ndarray) -> "WindowSpans":
+        """Keep the spans of attributes that their windows' products may have."""
+        kept = allowed_BC[self.window, self.attribute]
+        return WindowSpans(*(getattr(self, f.name)[kept] for f in fields(self)))
 
 
 def decode_spans(tagger: Tagger, output: ModelOutput, unit_source_BU: np.ndarray) -> WindowSpans:
@@ -84,13 +89,16 @@ def spans_to_values(
 
 
 def merge_repeats(values: Sequence[Value]) -> tuple[Value, ...]:
-    """Keep one value per attribute and text (case ignored): the most confident mention."""
-    best: dict[tuple[str, str], Value] = {}
-    for value in values:
-        key = (value.attribute, value.value.casefold())
-        if key not in best or value.confidence > best[key].confidence:
-            best[key] = value
-    return tuple(best.values())
+    """Keep one value per attribute and text (case ignored): the most confident, else first.
+
+    The order stays.
+    """
+    best: dict[tuple[str, str], int] = {}
+    for place, value in enumerate(values):
+        known = best.setdefault((value.attribute, value.value.casefold()), place)
+        if value.confidence > values[known].confidence:
+            best[value.attribute, value.value.casefold()] = place
+    return tuple(values[place] for place in sorted(best.values()))
 
 
 def range_scores(logits_BC: Tensor, chosen_BC: Tensor) -> list[list[tuple[int, float]]]:

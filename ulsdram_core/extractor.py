@@ -114,7 +114,7 @@ class Extractor:
                 try:
                     pictures.append(decode_picture(data, self.config.image))
                 except PictureError as error:
-                    reason = error.reason
+                    reason = reason or error.reason
         return DecodedProduct(
             product.product_id, product.texts, tuple(pictures), product.category, reason
         )
@@ -150,6 +150,9 @@ class Extractor:
 
     def _windows(self, product: DecodedProduct) -> list[Window] | Reason:
         """Return the product's windows, or why it has none."""
+        read = (product.texts.get(source) for source in self.config.text.sources)
+        if not all(_is_unicode(text or "") for text in read):
+            return Reason.INVALID_TEXT
         try:
             return self.text.encode(product.texts) or Reason.EMPTY_TEXT
         except TextError as error:
@@ -167,8 +170,11 @@ class Extractor:
         allowed_BC = self._allowed(products)
         output = self._forward(batch.to(self.device), allowed_BC)
         windows = [example.window for example in examples]
+        spans = decode_spans(self.model.tagger, output, batch.unit_source_BU.numpy())
+        if allowed_BC is not None:  # without a policy, nothing else keeps to the category
+            spans = spans.within(allowed_BC.cpu().numpy())
         values = spans_to_values(
-            decode_spans(self.model.tagger, output, batch.unit_source_BU.numpy()),
+            spans,
             windows,
             [product.texts for product in products],
             sources=self.config.text.sources,
@@ -207,7 +213,7 @@ class Extractor:
         lowest = self.config.thresholds.value
         values = [v for v in found.values if v.confidence >= lowest.get(v.attribute, 0.0)]
         values.sort(key=lambda v: (self.config.text.sources.index(v.source), v.start, v.end))
-        best_first = sorted(found.range.items(), key=lambda item: -item[1])
+        best_first = sorted(found.range.items(), key=lambda item: (-item[1], item[0]))
         return Extraction(
             product.product_id,
             Status.OK if product.reason is None else Status.DEGRADED,
@@ -215,3 +221,12 @@ class Extractor:
             merge_repeats(values) if self.config.merge_repeats else tuple(values),
             tuple(AttributeScore(self.labels.attributes[a], score) for a, score in best_first),
         )
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a table can store the text: halves of surrogate pairs come in through JSON."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
