@@ -43,6 +43,14 @@ class ConcatFusion(Fusion):
         num_regions = pictures.regions_MRV.shape[1]
         return torch.cat([mask_BL, used_BK.repeat_interleave(num_regions, dim=1)], dim=1)
 
+    def region_scores(
+        self, attention_BSS: Tensor, num_pieces: int, pictures: PictureRegions
+    ) -> Tensor:
+        """Return the part [M, L, R] of an attention map that goes from text to regions."""
+        slots, place = self._slots(pictures)
+        to_regions_BLKR = attention_BSS[:, :num_pieces, num_pieces:].unflatten(2, (slots, -1))
+        return to_regions_BLKR[pictures.window_M, :, place]
+
     @staticmethod
     def _slots(pictures: PictureRegions) -> tuple[int, Tensor]:
         """Number of picture slots per window, and each picture's slot in its window."""
@@ -84,7 +92,8 @@ class GatedFusion(Fusion):
         self.scale = 1 / math.sqrt(dim)
         self.text_qkv = nn.Linear(hidden, 3 * dim, bias=False)
         self.region_query = nn.Linear(hidden, dim, bias=False)
-        self.region_kv = nn.Linear(region_dim, 2 * dim, bias=False)
+        self.region_key = nn.Linear(region_dim, dim, bias=False)
+        self.region_value = nn.Linear(region_dim, dim, bias=False)
         self.gate_text = nn.Linear(hidden, 1)
         self.gate_picture = nn.Linear(region_dim, 1, bias=False)
         self.out = nn.Linear(dim, hidden, bias=False)
@@ -94,13 +103,19 @@ class GatedFusion(Fusion):
         query, key, value = self.text_qkv(encoded_BLH).chunk(3, dim=-1)
         value = value * mask_BL[..., None]
         mixed_BLD = (query @ key.mT * self.scale) @ value
-        window = pictures.window_M
-        key, value = self.region_kv(pictures.regions_MRV).chunk(2, dim=-1)
-        cross_MLD = (self.region_query(encoded_BLH)[window] @ key.mT * self.scale) @ value
-        pooled_MV = pictures.regions_MRV.mean(1)
-        gate_ML = self.gate_text(encoded_BLH)[window] + self.gate_picture(pooled_MV)[:, None]
-        mixed_BLD = mixed_BLD + pictures.mean_over_pictures(torch.sigmoid(gate_ML) * cross_MLD)
+        value_MRD = self.region_value(pictures.regions_MRV)
+        cross_MLD = self.region_scores(encoded_BLH, pictures) @ value_MRD
+        mixed_BLD = mixed_BLD + pictures.mean_over_pictures(cross_MLD)
         return encoded_BLH + self.out(mixed_BLD)
+
+    def region_scores(self, encoded_BLH: Tensor, pictures: PictureRegions) -> Tensor:
+        """Return the gated weights [M, L, R] with which pieces select regions."""
+        window = pictures.window_M
+        key_MRD = self.region_key(pictures.regions_MRV)
+        scores_MLR = self.region_query(encoded_BLH)[window] @ key_MRD.mT * self.scale
+        pooled_MV = pictures.regions_MRV.mean(1)
+        gate_ML1 = self.gate_text(encoded_BLH)[window] + self.gate_picture(pooled_MV)[:, None]
+        return torch.sigmoid(gate_ML1) * scores_MLR
 
 
 class FusionConfig(BaseModel):
