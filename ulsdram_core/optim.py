@@ -22,7 +22,9 @@ class OptimConfig(BaseModel):
     task_rate: float | None = Field(
         None, gt=0, description="learning rate of everything else; null takes text_rate (paper)"
     )
-    weight_decay: float = Field(0.01, ge=0, description="decoupled decay of matrices")
+    weight_decay: float = Field(
+        0.01, ge=0, description="decoupled decay of matrices; adamw only, as the paper's has none"
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "linear", description="decay after the warm-up"
@@ -65,7 +67,7 @@ class OptimConfig(BaseModel):
                     and (parameter.dim() > 1) == decayed
                 ]
                 if parameters:
-                    decay = self.weight_decay if decayed else 0.0
+                    decay = self.weight_decay if decayed and self.kind == "adamw" else 0.0
                     yield {"params": parameters, "lr": rate, "weight_decay": decay}
 
 
