@@ -103,8 +103,10 @@ def run_command(main: Main, argv: Sequence[str] | None = None) -> NoReturn:
     except ValueError as error:
         _print_error(_one_line(error))
         raise SystemExit(EXIT_WRONG_REQUEST) from None
+    was_connected = _is_connected()
     code, summary = _run(main, arguments)
-    _leave_cluster()
+    if not was_connected:
+        _leave_cluster()
     summary = {"job": _job_name(), "seconds": round(time.monotonic() - started, 3), **summary}
     raise SystemExit(_deliver(summary, shared.summary_out, code=code))
 
@@ -223,11 +225,15 @@ def _job_name() -> str:
     return Path(sys.argv[0]).name
 
 
+def _is_connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and ray.is_initialized()
+
+
 def _leave_cluster() -> None:
     """Workers' forwarded output must not land after the summary; without Ray there is none."""
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        ray.shutdown()
+    if _is_connected():
+        sys.modules["ray"].shutdown()
 
 
 def _check_summary_target(target: str | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import ray
 
 from jobs.prepare import main
 from pipelines.command import run_command
@@ -28,6 +29,11 @@ def run(*arguments: object, cwd: Path, **environment: str) -> subprocess.Complet
 
 
 @pytest.fixture
+def cluster_address(ray_cluster):  # noqa: ARG001
+    return ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture
 def mepave(tmp_path):
     source = tmp_path / "in"
     source.mkdir()
@@ -38,10 +44,10 @@ def mepave(tmp_path):
 
 
 @pytest.mark.ray
-def test_done_is_0_with_a_summary(mepave, tmp_path, ray_cluster):
+def test_done_is_0_with_a_summary(mepave, tmp_path, cluster_address):
     done = run(
         "mepave", "--in", mepave, "--out", "out", "--summary-out", "s.json",
-        cwd=tmp_path, RAY_ADDRESS=ray_cluster,
+        cwd=tmp_path, RAY_ADDRESS=cluster_address,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
@@ -53,14 +59,14 @@ def test_done_is_0_with_a_summary(mepave, tmp_path, ray_cluster):
 
 
 @pytest.mark.ray
-def test_nothing_usable_is_2_and_keeps_the_old_folder(mepave, tmp_path, ray_cluster):
+def test_nothing_usable_is_2_and_keeps_the_old_folder(mepave, tmp_path, cluster_address):
     old = tmp_path / "out"
     old.mkdir()
     report = {"format": "ulsdram prepared products", "complete": True}
     (old / "report.json").write_text(json.dumps(report))
     for file in mepave.iterdir():
         file.write_text("broken\n")
-    done = run("mepave", "--in", mepave, "--out", old, cwd=tmp_path, RAY_ADDRESS=ray_cluster)
+    done = run("mepave", "--in", mepave, "--out", old, cwd=tmp_path, RAY_ADDRESS=cluster_address)
     assert done.returncode == 2
     assert "no usable product" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import ray
 from pydantic import BaseModel
 
 from pipelines.command import (
@@ -208,4 +209,12 @@ def test_verbose_keeps_the_traceback(capsys):
     configure_logging(verbose=False)
     assert record
     assert not logging.getLogger("pipelines").isEnabledFor(logging.DEBUG)
+    capsys.readouterr()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_that_others_use_stays(capsys):
+    assert call(lambda _argv: {}) == 0
+    assert ray.is_initialized()
     capsys.readouterr()
