@@ -4,6 +4,7 @@ safetensors and JSON only: a checkpoint folder may come from shared storage and 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -80,15 +81,25 @@ def load_state(
         moments = load_file(folder / MOMENTS)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be restored: {error}") from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in moments.items():
-        number, name = key.split("/")
-        state.setdefault(int(number), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    _restore_moments(optimizer, moments)
     schedule.load_state_dict({**schedule.state_dict(), "last_epoch": progress.step})
     for group, base, factor in zip(
         optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
     ):
         group["lr"] = base * factor(progress.step)
     return progress, best
+
+
+def _restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        number, name = key.split("/")
+        like = parameters[int(number)]
+        if value.shape == like.shape:
+            # The fused optimiser pairs raw memory: moments must lie as their parameter does,
+            # which for convolution weights may be channels-last.
+            value = torch.empty_like(like, dtype=value.dtype, device="cpu").copy_(value)
+        state.setdefault(int(number), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from pipelines.train.job import extractor_config
+from pipelines.train.state import PROGRESS, Progress, load_state, save_state, state_of
+from ulsdram_core.batch import collate
+from ulsdram_core.demo import DemoConfig, generate
+from ulsdram_core.errors import CheckpointError
+from ulsdram_core.examples import ExampleBuilder
+from ulsdram_core.labels import LabelSet
+from ulsdram_core.losses import ExtractionLoss
+from ulsdram_core.parts import assemble
+from ulsdram_core.step import TrainStep
+from ulsdram_core.text import TextProcessor
+from ulsdram_core.tokenizer import build_tokenizer
+
+NUM_STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def run(small_recipe):
+    """Build a fresh step and its batches; the same every time."""
+    products = [p.to_product() for p in generate(DemoConfig(num_products=24, picture_size=32))]
+    tokenizer = build_tokenizer([product.texts["title"] for product in products], 300)
+    labels = LabelSet.from_products(products)
+    config = extractor_config(small_recipe)
+    builder = ExampleBuilder(TextProcessor(tokenizer, config.text), labels, config.image)
+    examples = list(builder(products))
+    batches = [collate(examples[i::4], picture_size=32) for i in range(4)]
+
+    def build():
+        torch.manual_seed(0)
+        parts = assemble(config, labels, tokenizer)
+        optimizer, schedule = small_recipe.fit.optim.build(parts.model, NUM_STEPS)
+        loss = ExtractionLoss(small_recipe.fit.loss, small_recipe.range)
+        return TrainStep(parts.model.train(), loss, optimizer, schedule, clip=1.0)
+
+    def losses(step, first, last):
+        found = []
+        for number in range(first, last):
+            torch.manual_seed(number)
+            found.append(step([batches[number % 4]]).loss)
+        return found
+
+    return build, losses
+
+
+def test_a_restored_run_repeats_the_unbroken_one(run, tmp_path):
+    build, losses = run
+    unbroken = losses(build(), 0, NUM_STEPS)
+    before = build()
+    losses(before, 0, 5)
+    best = state_of(before.model)
+    save_state(
+        tmp_path,
+        model=before.model,
+        best=best,
+        optimizer=before.optimizer,
+        progress=Progress(epoch=2, epoch_step=1, step=5),
+    )
+    after = build()
+    progress, restored = load_state(
+        tmp_path, model=after.model, optimizer=after.optimizer, schedule=after.schedule
+    )
+    assert (progress.epoch, progress.epoch_step, progress.step) == (2, 1, 5)
+    assert all(torch.equal(best[name], restored[name]) for name in best)
+    assert losses(after, 5, NUM_STEPS) == pytest.approx(unbroken[5:], abs=1e-6)
+
+
+def test_no_checkpoint_file_is_a_pickle(run, tmp_path):
+    step = run[0]()
+    model = step.model
+    save_state(
+        tmp_path, model=model, best=state_of(model), optimizer=step.optimizer, progress=Progress()
+    )
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
+
+
+def test_a_damaged_checkpoint_is_named(run, tmp_path):
+    step = run[0]()
+    (tmp_path / PROGRESS).write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="cannot be restored"):
+        load_state(tmp_path, model=step.model, optimizer=step.optimizer, schedule=step.schedule)
