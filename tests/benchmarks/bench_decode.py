@@ -8,6 +8,7 @@ import io
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -55,8 +56,8 @@ def main() -> None:
     for width, height, format in CASES:
         data = photo(width, height, format)
         case = f"{width}x{height} {format}"
-        ours = rate(lambda data=data: decode_picture(data, config), arguments.seconds)
-        full = rate(lambda data=data: plain(data, arguments.size), arguments.seconds)
+        ours = rate(partial(decode_picture, data, config), arguments.seconds)
+        full = rate(partial(plain, data, arguments.size), arguments.seconds)
         print(f"{case} ({len(data)} bytes): {ours}/s, plain Pillow {full}/s")
         results[case] = {"decode_picture": ours, "plain_pillow": full}
     print(json.dumps({"pictures_per_second": results, "size": arguments.size}))
