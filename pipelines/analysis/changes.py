@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from pipelines.analysis.queries import attribute_products, live, value_counts
+from pipelines.analysis.queries import attribute_products, value_counts
 
 
 def new_values(before: pl.LazyFrame, after: pl.LazyFrame) -> pl.LazyFrame:
@@ -56,10 +56,8 @@ def _state(extractions: pl.LazyFrame, values: pl.LazyFrame, *, suffix: str) -> p
     confidence = values.group_by("attribute").agg(
         pl.col("confidence").cast(pl.Float64).mean().alias(f"confidence_{suffix}")
     )
-    products = live(extractions).select(products=pl.len())
     return (
         attribute_products(extractions)
-        .join(products, how="cross")
         .join(confidence, on="attribute")
         .select(
             "attribute",

@@ -55,33 +55,61 @@ def summary(extractions: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def attribute_products(extractions: pl.LazyFrame, *, by: tuple[str, ...] = ()) -> pl.LazyFrame:
-    """`attribute, *by, filled`: live products with at least one value of the attribute."""
+def with_category(frame: pl.LazyFrame, categories: pl.LazyFrame | None) -> pl.LazyFrame:
+    """The frame with its products' `category` (null where unknown), if categories are given."""
+    if categories is None:
+        return frame
+    return frame.join(categories, on="product_id", how="left")
+
+
+def join_totals(counts: pl.LazyFrame, totals: pl.LazyFrame, by: tuple[str, ...]) -> pl.LazyFrame:
+    """Counts with their group's `products`; with no group, with the one total."""
+    if not by:
+        return counts.join(totals, how="cross")
+    return counts.join(totals, on=list(by), nulls_equal=True)
+
+
+def attribute_products(
+    extractions: pl.LazyFrame, categories: pl.LazyFrame | None = None
+) -> pl.LazyFrame:
+    """`attribute, filled, products`: live products with the attribute, and all; by category if any.
+
+    One pass: every product lists its attributes once, and null for being there at all.
+    """
+    by = () if categories is None else ("category",)
     attributes = pl.col("values").list.eval(pl.element().struct.field("attribute")).list.unique()
-    return (
-        live(extractions)
-        .select(*by, attribute=attributes)
-        .filter(pl.col("attribute").list.len() > 0)
+    listed = live(extractions).select(
+        "product_id",
+        attribute=pl.concat_list(pl.lit(None, dtype=pl.String), attributes.fill_null([])),
+    )
+    counts = (
+        with_category(listed, categories)
+        .select(*by, "attribute")
         .explode("attribute")
         .group_by("attribute", *by)
         .agg(filled=pl.len().cast(pl.Int64))
     )
+    totals = counts.filter(pl.col("attribute").is_null()).select(*by, products="filled")
+    return join_totals(counts.filter(pl.col("attribute").is_not_null()), totals, by)
 
 
 def coverage(
     extractions: pl.LazyFrame,
     *,
     normalizer: Normalizer | None = None,
-    by: tuple[str, ...] = (),
+    categories: pl.LazyFrame | None = None,
 ) -> pl.LazyFrame:
-    """How much of the catalogue has each attribute, per `by` column (such as category) if given.
+    """How much of the catalogue has each attribute, per category if categories are given.
 
-    `attribute, *by, products, filled, coverage, values, distinct_values, mean_confidence`;
+    `attribute, [category,] products, filled, coverage, values, distinct_values, mean_confidence`;
     `products` are all live ones, quarantined included. Pairs without any value are left out.
     """
-    filled = attribute_products(extractions, by=by)
+    by = () if categories is None else ("category",)
+    long = long_form(extractions, normalizer=normalizer, keep=("product_id",))
     values = (
-        long_form(extractions, normalizer=normalizer, keep=by)
+        with_category(
+            long.select("product_id", "attribute", "normalized", "confidence"), categories
+        )
         .group_by("attribute", *by)
         .agg(
             values=pl.len().cast(pl.Int64),
@@ -89,16 +117,9 @@ def coverage(
             mean_confidence=pl.col("confidence").cast(pl.Float64).mean(),
         )
     )
-    products = live(extractions).select(*by)
-    if by:
-        totals = products.group_by(*by).agg(products=pl.len().cast(pl.Int64))
-        counted = filled.join(totals, on=list(by), nulls_equal=True)
-    else:
-        counted = filled.join(
-            live(extractions).select(products=pl.len().cast(pl.Int64)), how="cross"
-        )
     return (
-        counted.join(values, on=["attribute", *by], nulls_equal=True)
+        attribute_products(extractions, categories)
+        .join(values, on=["attribute", *by], nulls_equal=True)
         .with_columns(coverage=pl.col("filled") / pl.col("products"))
         .select(
             "attribute", *by, "products", "filled", "coverage",

@@ -95,9 +95,11 @@ class ResultTable:
 
     def coverage(self, *, by_category: bool = False) -> pl.LazyFrame:
         """Share of products with each attribute, by category if asked."""
-        by = ("category",) if by_category else ()
-        frame = self._with_category() if by_category else self.extractions()
-        return queries.coverage(frame, normalizer=self.normalizer, by=by)
+        return queries.coverage(
+            self.extractions(),
+            normalizer=self.normalizer,
+            categories=self._categories(by_category),
+        )
 
     def top_values(self, *, limit: int = 20) -> pl.LazyFrame:
         """The most frequent values of each attribute."""
@@ -137,9 +139,9 @@ class ResultTable:
 
     def fill_gain(self, *, by_category: bool = False) -> pl.LazyFrame:
         """What extraction adds to the fill rate that specs have."""
-        by = ("category",) if by_category else ()
-        frame = self._with_category() if by_category else self.extractions()
-        gain = specs.fill_gain(frame, self._catalog().specs(), by=by)
+        gain = specs.fill_gain(
+            self.extractions(), self._catalog().specs(), categories=self._categories(by_category)
+        )
         if self.attributes:
             gain = gain.filter(pl.col("attribute").is_in(list(self.attributes)))
         return gain
@@ -168,9 +170,8 @@ class ResultTable:
                 f"found a query that cannot be read ({error}); the tables are {sorted(frames)}"
             ) from error
 
-    def _with_category(self) -> pl.LazyFrame:
-        categories = self._catalog().categories()
-        return self.extractions().join(categories, on="product_id", how="left")
+    def _categories(self, wanted: bool) -> pl.LazyFrame | None:
+        return self._catalog().categories() if wanted else None
 
     def _catalog(self) -> Catalog:
         if self.catalog is None:

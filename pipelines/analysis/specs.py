@@ -2,80 +2,79 @@
 
 import polars as pl
 
-from pipelines.analysis.queries import VALUE_FIELDS, live
+from pipelines.analysis.queries import join_totals, live, long_form, with_category
 from pipelines.normalize import Normalizer
 
-_SEPARATOR = "\u001f"
+# Specs go through the join as one string per product: gathering nested columns is dear.
+# Normalized text holds neither separator, both count as spaces.
+_ITEM, _FIELD = "\u001e", "\u001f"
+_GIVEN, _EXTRACTED, _BOTH, _PRODUCT = "g", "e", "b", "p"
 
 
 def given_specs(specs: pl.LazyFrame) -> pl.LazyFrame:
-    """Specs without nulls and blanks: `product_id, specs`."""
+    """Specs stripped: `product_id, specs`; both fields are null where either was null or blank."""
     attribute = pl.element().struct.field("attribute").str.strip_chars()
     value = pl.element().struct.field("value").str.strip_chars()
-    cleaned = pl.col("specs").list.eval(
-        pl.struct(attribute=attribute, value=value).filter(
-            attribute.is_not_null() & (attribute != "") & value.is_not_null() & (value != "")
-        )
+    is_given = (attribute != "") & (value != "")  # null where either is null
+    cleaned = pl.struct(
+        attribute=pl.when(is_given).then(attribute), value=pl.when(is_given).then(value)
     )
-    return specs.select("product_id", specs=cleaned)
+    return specs.select("product_id", specs=pl.col("specs").list.eval(cleaned))
 
 
 def fill_gain(
-    extractions: pl.LazyFrame, specs: pl.LazyFrame, *, by: tuple[str, ...] = ()
+    extractions: pl.LazyFrame, specs: pl.LazyFrame, *, categories: pl.LazyFrame | None = None
 ) -> pl.LazyFrame:
     """What extraction adds to the fill rate of each attribute, the largest gain first.
 
-    `attribute, *by, products, in_specs, extracted, both, gained, fill_before, fill_after, gain`;
-    `gained` products have an extracted value where specs had none.
+    `attribute, products, in_specs, extracted, both, gained, fill_before, fill_after, gain`, and
+    `category` after the attribute if categories are given; `gained` products have an extracted
+    value where specs had none.
     """
-    extracted = pl.col("values").list.eval(pl.element().struct.field("attribute")).list.unique()
-    named = pl.col("specs").list.eval(pl.element().struct.field("attribute")).list.unique()
-    products = (
-        live(extractions)
-        .join(given_specs(specs), on="product_id", how="left")
-        .select(
-            *by,
-            extracted=extracted.fill_null([]),
-            in_specs=named.fill_null([]),
-        )
+    by = () if categories is None else ("category",)
+    name = pl.element().struct.field("attribute")
+    extracted = live(extractions).select(
+        "product_id", extracted=pl.col("values").list.eval(name).list.unique()
     )
-    both = pl.col("extracted").list.set_intersection("in_specs")
-    counts = [
-        _count(products.select(*by, attribute=attributes), name=name, by=by)
-        for name, attributes in (
-            ("in_specs", pl.col("in_specs")),
-            ("extracted", pl.col("extracted")),
-            ("both", both),
-        )
-    ]
-    on = ["attribute", *by]
-    merged = counts[0].join(counts[1], on=on, how="full", coalesce=True, nulls_equal=True)
-    merged = merged.join(counts[2], on=on, how="left", nulls_equal=True)
-    totals = (
-        products.group_by(by).agg(products=pl.len()) if by else products.select(products=pl.len())
+    given = given_specs(specs).select(
+        "product_id", given=pl.col("specs").list.eval(name).list.drop_nulls().list.unique()
     )
-    merged = (
-        merged.join(totals, on=list(by), nulls_equal=True)
-        if by
-        else merged.join(totals, how="cross")
-    )
-    return _rates(merged, by=by)
+    products = with_category(extracted.join(given, on="product_id", how="left"), categories)
+    return _rates(_tagged_counts(products, by), by)
 
 
-def _count(frame: pl.LazyFrame, *, name: str, by: tuple[str, ...]) -> pl.LazyFrame:
+def _tagged_counts(products: pl.LazyFrame, by: tuple[str, ...]) -> pl.LazyFrame:
+    """Products per tag, attribute and group, in one pass: a product lists what it counts for."""
+    products = products.with_columns(pl.col("extracted", "given").fill_null([]))
+    lists = {
+        _GIVEN: pl.col("given"),
+        _EXTRACTED: pl.col("extracted"),
+        _BOTH: pl.col("extracted").list.set_intersection("given"),
+    }
+    tagged = [names.list.eval(pl.lit(tag) + pl.element()) for tag, names in lists.items()]
     return (
-        frame.filter(pl.col("attribute").list.len() > 0)
-        .explode("attribute")
-        .group_by("attribute", *by)
-        .agg(pl.len().cast(pl.Int64).alias(name))
+        products.select(*by, entry=pl.concat_list(pl.lit(_PRODUCT), *tagged))
+        .explode("entry")
+        .group_by("entry", *by)
+        .agg(count=pl.len().cast(pl.Int64))
+        .with_columns(tag=pl.col("entry").str.head(1), attribute=pl.col("entry").str.slice(1))
     )
 
 
-def _rates(counts: pl.LazyFrame, *, by: tuple[str, ...]) -> pl.LazyFrame:
-    numbers = ("in_specs", "extracted", "both")
+def _rates(counts: pl.LazyFrame, by: tuple[str, ...]) -> pl.LazyFrame:
+    numbers = {"in_specs": _GIVEN, "extracted": _EXTRACTED, "both": _BOTH}
+    totals = counts.filter(pl.col("tag") == _PRODUCT).select(*by, products="count")
+    attributes = (
+        counts.filter(pl.col("tag") != _PRODUCT)
+        .group_by("attribute", *by)
+        .agg(
+            pl.col("count").filter(pl.col("tag") == tag).sum().alias(name)
+            for name, tag in numbers.items()
+        )
+    )
     gained = pl.col("extracted") - pl.col("both")
     return (
-        counts.with_columns(pl.col(numbers).fill_null(0), pl.col("products").cast(pl.Int64))
+        join_totals(attributes, totals, by)
         .with_columns(gained=gained)
         .with_columns(
             fill_before=pl.col("in_specs") / pl.col("products"),
@@ -101,82 +100,69 @@ def spec_conflicts(
     `product_id, attribute, value, normalized, confidence, spec_values`. Both sides are
     normalized anew, by the same rules.
     """
+    attribute, value = pl.col("attribute"), pl.col("normalized")
     rows = (
-        live(extractions)
-        .select("product_id", "values")
-        .filter(pl.col("values").list.len() > 0)
+        long_form(extractions, keep=("product_id",))
+        .select("product_id", "attribute", "value", "confidence", "start")
         .join(_keyed_specs(specs, normalizer), on="product_id")
-        .explode("values")
-        .select(
-            "product_id",
-            *(pl.col("values").struct.field(name).alias(name) for name in VALUE_FIELDS),
-            "specs",
-            "named",
-            "keys",
+        .filter(pl.col("keys").str.contains(_ITEM + attribute + _FIELD, literal=True))
+        .with_columns(normalized=normalizer.expression())
+        .filter(
+            ~pl.col("keys").str.contains(_ITEM + attribute + _FIELD + value + _ITEM, literal=True)
         )
-        .filter(pl.col("named").list.contains(pl.col("attribute")))
-    )
-    rows = (
-        rows.with_columns(normalized=normalizer.expression())
-        .filter(~pl.col("keys").list.contains(_key(pl.col("attribute"), pl.col("normalized"))))
-        .select("product_id", "attribute", "value", "normalized", "confidence", "start", "specs")
+        .select("product_id", "attribute", "value", "normalized", "confidence", "start", "given")
         .sort(
             "confidence", "product_id", "attribute", "start", descending=[True, False, False, False]
         )
     )
     rows = rows if limit is None else rows.head(limit)
-    return rows.drop("start").with_columns(spec_values=_values_given()).drop("specs")
-
-
-def _key(attribute: pl.Expr, normalized: pl.Expr) -> pl.Expr:
-    return pl.concat_str(attribute, normalized, separator=_SEPARATOR)
+    return rows.drop("start").with_columns(spec_values=_values_given()).drop("given")
 
 
 def _keyed_specs(specs: pl.LazyFrame, normalizer: Normalizer) -> pl.LazyFrame:
-    """Products with specs: the attributes `named`, one key per (attribute, normalized value)."""
+    """Products with specs, as strings: normalized pairs between separators, and pairs as given."""
 
     def fill(column: pl.Series) -> pl.Series:
         return pl.Series(normalizer.fill(column.to_arrow()))
 
     element = pl.element().struct
-    shaped = pl.struct(
-        attribute=element.field("attribute"),
-        value=element.field("value"),
-        normalized=pl.lit(None, dtype=pl.String),
-    )
     kind = pl.List(pl.Struct(dict.fromkeys(("attribute", "value", "normalized"), pl.String)))
+    shaped = pl.col("specs").list.eval(
+        pl.struct(
+            attribute=element.field("attribute"),
+            value=element.field("value"),
+            normalized=pl.lit(None, dtype=pl.String),
+        )
+    )
+
+    def pairs(field: str) -> pl.Expr:
+        pair = pl.concat_str(element.field("attribute"), element.field(field), separator=_FIELD)
+        return pl.col("specs").list.eval(pair).list.drop_nulls().list.join(_ITEM)
+
     return (
         given_specs(specs)
-        .filter(pl.col("specs").list.len() > 0)
-        .with_columns(
-            pl.col("specs")
-            .list.eval(shaped)
-            .map_batches(fill, return_dtype=kind, is_elementwise=True)
-        )
-        .with_columns(
-            named=pl.col("specs").list.eval(element.field("attribute")),
-            keys=pl.col("specs").list.eval(
-                _key(element.field("attribute"), element.field("normalized"))
-            ),
-        )
+        .with_columns(specs=shaped.map_batches(fill, return_dtype=kind, is_elementwise=True))
+        .select("product_id", keys=pairs("normalized"), given=pairs("value"))
+        .filter(pl.col("keys") != "")
+        .with_columns(keys=_ITEM + pl.col("keys") + _ITEM)
     )
 
 
 def _values_given() -> pl.Expr:
-    """What `specs` give for the row's attribute, joined."""
+    """What the specs give for the row's attribute, joined."""
 
     def join(rows: pl.Series) -> pl.Series:
-        pairs = zip(
-            rows.struct.field("attribute").to_list(),
-            rows.struct.field("specs").to_list(),
-            strict=True,
-        )
+        columns = (rows.struct.field(name).to_list() for name in ("attribute", "given"))
         given = [
-            " | ".join(spec["value"] for spec in specs if spec["attribute"] == attribute)
-            for attribute, specs in pairs
+            " | ".join(
+                pair[len(attribute) + 1 :]
+                for pair in pairs.split(_ITEM)
+                if pair.startswith(attribute + _FIELD)
+            )
+            for attribute, pairs in zip(*columns, strict=True)
         ]
         return pl.Series(given, dtype=pl.String)
 
-    return pl.struct("attribute", "specs").map_batches(
+    return pl.struct("attribute", "given").map_batches(
         join, return_dtype=pl.String, is_elementwise=True
     )

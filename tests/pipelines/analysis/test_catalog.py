@@ -1,5 +1,6 @@
 """Products tables of every kind: formats, schema drift, duplicates, broken files."""
 
+import random
 from datetime import UTC, datetime
 
 import polars as pl
@@ -23,7 +24,12 @@ CATEGORIES = [("007", "shoes"), ("b", None)]
 
 def categories(path, **columns) -> list[tuple]:
     catalog = Catalog(Storage.of(path), Columns(**columns))
-    return sorted(catalog.categories().collect().rows())
+    found, streamed = (
+        sorted(catalog.categories().collect(engine=engine).rows(), key=str)
+        for engine in ("in-memory", "streaming")
+    )
+    assert found == streamed
+    return found
 
 
 def test_parquet_file(tmp_path):
@@ -50,7 +56,7 @@ def test_folder_with_drifting_schemas_and_a_broken_file(tmp_path, caplog):
     )
     (folder / "c.parquet").write_bytes(b"PAR1 but not really")
     (folder / "_SUCCESS").touch()
-    assert categories(folder) == sorted([*CATEGORIES, ("7", None), ("8", None)])
+    assert categories(folder) == sorted([*CATEGORIES, ("7", None), ("8", None)], key=str)
     assert "c.parquet" in caplog.text
 
 
@@ -88,8 +94,31 @@ def test_renamed_columns(tmp_path):
     renamed.write_parquet(tmp_path / "p.parquet")
     columns = parse_columns(["product_id=sku", "category=kind", "title=name", "bullet=points"])
     catalog = Catalog(Storage.of(tmp_path / "p.parquet"), columns)
-    assert sorted(catalog.categories().collect().rows()) == CATEGORIES
+    assert sorted(catalog.categories().collect().rows(), key=str) == CATEGORIES
     assert columns.sources["bullet"] == "points"
+
+
+@pytest.mark.parametrize("dated", [False, True])
+def test_many_duplicates(tmp_path, dated):
+    """The winner is the newest, else the first in (file, row) order, at a size that is split up."""
+    rng = random.Random(3)
+    rows = [(f"p{rng.randrange(4000)}", str(n), rng.randrange(5) or None) for n in range(20_000)]
+    for part in range(4):
+        frame = pl.DataFrame(
+            rows[part * 5000 : (part + 1) * 5000],
+            schema={"product_id": pl.String, "category": pl.String, "updated_at": pl.Int64},
+            orient="row",
+        )
+        stamp = pl.from_epoch("updated_at", time_unit="d").cast(pl.Datetime("us", "UTC"))
+        frame = frame.with_columns(updated_at=stamp) if dated else frame.drop("updated_at")
+        frame.write_parquet(tmp_path / f"{part}.parquet", row_group_size=700)
+    winners: dict[str, tuple[int, str]] = {}
+    for product_id, category, day in rows:
+        best = winners.get(product_id)
+        if best is None or (dated and (day or 0) > best[0]):
+            winners[product_id] = (day or 0, category)
+    expected = [(product_id, category) for product_id, (_, category) in winners.items()]
+    assert categories(tmp_path) == sorted(expected, key=str)
 
 
 @pytest.mark.parametrize("pair", ["title", "=x", "title="])
