@@ -302,8 +302,8 @@ class _Loop:
             cause = error.cause if isinstance(error.cause, Exception) else error
             self._waves.failed(chunk, failure_of(cause))
             return
-        text = str(error)
-        if isinstance(error, OutOfMemoryError) or "OOM" in text or "out of memory" in text:
+        # Ray's text for any death speaks of the OOM killer as a possibility: that says nothing
+        if isinstance(error, OutOfMemoryError) or "low on memory" in str(error):
             self._most_decoding = max(1, self._most_decoding // 2)
             self._waves.failed(chunk, Failure(Reason.OUT_OF_MEMORY, "the node ran out of memory"))
         else:

@@ -101,7 +101,7 @@ class Run:
         rewritten: list[Rewritten] = []
         buckets = plan.touched()
         with self.night.timed("publish"):
-            if buckets and not self.publisher.has_published():
+            if not self.publisher.has_published() and buckets:
                 snapshot = self.night.snapshot()
                 rewritten = self._rewrite(plan, buckets, snapshot)
                 crash_point("before_commit")

@@ -18,7 +18,6 @@ from pipelines.nightly.rows import RowSettings
 from pipelines.nightly.waves import WaveConfig
 from pipelines.normalize import Normalizer
 from pipelines.tables import Columns
-from ulsdram_core.precision import PrecisionChoice
 
 
 class NightlyConfig(BaseModel):
@@ -43,7 +42,7 @@ class NightlyConfig(BaseModel):
         description="local: all in this process, for small catalogues; a row that kills it "
         "is isolated by running the job again.",
     )
-    precision: PrecisionChoice = Field(
+    precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Numbers the model computes with; auto: bfloat16 on a GPU."
     )
     threads_per_model_worker: int = Field(

@@ -32,7 +32,7 @@ class DictionarySource:
     loads: str = ""  # a file that gets a line whenever the model is loaded
     die_once: str = ""
 
-    def facts(self, cache: Storage) -> ModelFacts:
+    def facts(self, cache: Storage) -> ModelFacts:  # noqa: ARG002 - nothing to remember
         image = ImageConfig(size=16) if self.uses_pictures else None
         return ModelFacts(f"dictionary-{self.version}", ("title", "description"), image)
 

@@ -1,0 +1,51 @@
+"""One night in a process of its own that a crash point may kill.
+
+The process is forked from a server that has imported everything and done nothing: a second instead
+of the many that imports take.
+"""
+
+import multiprocessing
+import os
+from dataclasses import dataclass, field
+
+from conftest import small_config
+from dictionary_model import DictionarySource
+
+from pipelines.nightly.crash import VARIABLE
+from pipelines.nightly.job import NightlyJob
+from pipelines.nightly.settings import NightlyRequest
+from pipelines.storage import Storage
+
+KILLED = -9
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the job."""
+
+    inputs: tuple[str, ...]
+    output: Storage
+    options: dict = field(default_factory=dict)
+    request: dict = field(default_factory=dict)
+    config: dict = field(default_factory=dict)
+    model: dict = field(default_factory=dict)
+
+    def run(self) -> dict:
+        """In this process."""
+        job = NightlyJob(DictionarySource(**self.model), self.output, small_config(**self.config))
+        return job.run(NightlyRequest(self.inputs, options=self.options, **self.request))
+
+    def run_apart(self, *, crash_at: str = "") -> int:
+        """In a process of its own; its exit code."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["run_job"])
+        process = context.Process(target=_run, args=(self, crash_at))
+        process.start()
+        process.join(timeout=120)
+        assert process.exitcode is not None, "the process hangs"
+        return process.exitcode
+
+
+def _run(call: Call, crash_at: str) -> None:
+    os.environ[VARIABLE] = crash_at
+    call.run()

@@ -1,0 +1,263 @@
+"""Nights one after the other: what is worked on, what is published, what is left alone."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from catalogue import (
+    assert_same_tables,
+    extractions,
+    picture,
+    product,
+    products,
+    quarantine,
+    write_file,
+    write_files,
+)
+from conftest import small_config
+from dictionary_model import WORDS, DictionarySource
+
+from pipelines.command import RunFailedError
+from pipelines.nightly.changes import ChangeRules
+from pipelines.storage import Storage
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    return write_files(tmp_path / "in", products(90))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Storage:
+    return Storage.of(tmp_path / "out")
+
+
+def test_first_night_extracts_every_row(lake, output, run_night):
+    summary = run_night(lake, run_id="first")
+    table = extractions(output)
+    assert summary["rows_extracted"] == len(table) == 90
+    assert set(table["run_id"]) == {"first"}
+    row = table.row(5, named=True)
+    title = product(5)["title"]
+    assert row["values"][0]["value"] in WORDS["color"]
+    for value in row["values"]:
+        text = title if value["source"] == "title" else product(5)["description"]
+        assert text[value["start"] : value["end"]] == value["value"]
+
+
+def test_unchanged_night_loads_no_model(lake, output, run_night, tmp_path):
+    loads = tmp_path / "loads"
+    model = DictionarySource(loads=str(loads))
+    run_night(lake, model=model)
+    loads.unlink()
+    before = extractions(output)
+    summary = run_night(lake, model=model)
+    assert not loads.exists()
+    assert summary["rows_unchanged"] == 90
+    assert summary["files_scanned"] == summary["rows_worked"] == summary["bytes_read"] == 0
+    assert extractions(output).equals(before)
+
+
+def test_rewritten_files_cost_only_the_rows_that_changed(lake, output, run_night):
+    run_night(lake)
+    before = extractions(output)
+    rows = products(90)
+    rows[17] = product(17, title="black leather boot")
+    rows[60] = product(60, image=picture(200))
+    rows[61] = product(61, price=0.5)  # a column that the model does not read
+    write_files(lake, rows, files=2, group=13)
+    (lake / "part-002.parquet").unlink()
+    summary = run_night(lake, run_id="second")
+    assert (summary["rows_worked"], summary["rows_unchanged"]) == (2, 88)
+    after = extractions(output)
+    changed = after.filter(pl.col("run_id") == "second")["product_id"].to_list()
+    assert changed == ["p000017", "p000060"]
+    same = ~pl.col("product_id").is_in(changed)
+    assert after.filter(same).equals(before.filter(same))
+    assert summary["write_amplification"] == summary["rows_written"] / 2
+
+
+def test_vanished_products_are_marked_and_come_back(lake, output, run_night):
+    run_night(lake)
+    write_files(lake, products(80))
+    assert run_night(lake)["rows_vanished"] == 10
+    table = extractions(output)
+    gone = table.filter(pl.col("status") == "vanished")
+    assert gone["product_id"].to_list() == [f"p{i:06d}" for i in range(80, 90)]
+    assert gone["values"].list.len().min() > 0
+    assert run_night(lake)["rows_vanished"] == 0
+    write_files(lake, products(85))
+    assert run_night(lake)["rows_worked"] == 5
+    assert (extractions(output)["status"] == "vanished").sum() == 5
+
+
+def test_nothing_vanishes_when_a_file_cannot_be_read(lake, output, run_night):
+    run_night(lake)
+    (lake / "part-001.parquet").write_bytes(b"PAR1 broken")
+    summary = run_night(lake)
+    assert (summary["rows_vanished"], summary["files_unreadable"]) == (0, 1)
+    assert (extractions(output)["status"] == "ok").all()
+
+
+def test_limit_defers_rows_and_marks_nothing_vanished(lake, output, run_night):
+    first = run_night(lake, limit=30)
+    assert (first["rows_extracted"], first["rows_deferred"]) == (30, 60)
+    assert extractions(output)["product_id"].to_list() == [f"p{i:06d}" for i in range(30)]
+    assert run_night(lake, limit=30)["rows_extracted"] == 30
+    assert run_night(lake)["rows_extracted"] == 30
+    assert len(extractions(output)) == 90
+
+
+@pytest.mark.parametrize("change", [{"is_full": True}, {"model": DictionarySource(version="2")}])
+def test_full_and_new_model_extract_everything_again(lake, run_night, change):
+    run_night(lake)
+    assert run_night(lake, **change)["rows_worked"] == 90
+
+
+def test_new_model_id_is_recorded(lake, output, run_night):
+    run_night(lake)
+    run_night(lake, model=DictionarySource(version="2"))
+    assert set(extractions(output)["model_id"]) == {"dictionary-2"}
+    assert ChangeRules("x").retry_reasons == ()
+
+
+def test_run_id_is_idempotent(lake, run_night):
+    run_night(lake, run_id="tonight")
+    write_files(lake, products(95))
+    again = run_night(lake, run_id="tonight")
+    assert (again["state"], again["rows_in"]) == ("already published", 90)
+
+
+def test_failed_gate_publishes_nothing_and_keeps_the_work(lake, output, run_night):
+    run_night(lake)
+    before = extractions(output)
+    write_files(lake, products(40))
+    strict = small_config(gate={"min_rows": 10, "max_row_change": 0.3})
+    with pytest.raises(RunFailedError, match="row_change is 0.556, limit 0.300") as caught:
+        run_night(lake, config=strict, is_full=True)
+    assert caught.value.summary["state"] == "failed"
+    assert extractions(output).equals(before)
+    summary = run_night(lake, is_full=True)  # with the usual limits; nothing is worked again
+    assert (summary["rows_worked"], summary["rows_extracted"]) == (0, 40)
+    assert summary["run_id"] == caught.value.summary["run_id"]
+    assert summary["rows_vanished"] == 50
+
+
+def test_open_run_of_another_request_is_abandoned(lake, output, run_night):
+    strict = small_config(gate={"min_rows": 10, "max_degraded_rate": 0.0})
+    write_file(lake / "part-000.parquet", [product(i, image=None) for i in range(30)])
+    with pytest.raises(RunFailedError, match="degraded_rate"):
+        run_night(lake, config=strict, run_id="one")
+    with pytest.raises(ValueError, match="run one is open with another request"):
+        run_night(lake, run_id="one", is_full=True)
+    assert run_night(lake, model=DictionarySource(version="2"))["rows_worked"] == 90
+    with pytest.raises(ValueError, match="run one was abandoned"):
+        run_night(lake, run_id="one")
+
+
+def test_replay_extracts_quarantined_rows_again(lake, output, run_night, tmp_path):
+    rows = [product(200, title=None, description=None), product(201, title="red RAISE")]
+    write_file(lake / "odd.parquet", rows)
+    summary = run_night(lake)
+    assert summary["by_reason"] == {"empty_text": 1, "poison_row": 1}
+    assert run_night(lake)["rows_worked"] == 0
+    assert run_night(lake, is_replay=True)["rows_worked"] == 2
+    assert len(quarantine(output)) == 0
+
+
+def test_replay_reads_unreadable_files_again(lake, output, run_night):
+    (lake / "part-000.parquet").write_bytes(b"")
+    assert run_night(lake)["files_unreadable"] == 1
+    assert run_night(lake)["files_scanned"] == 0
+    assert run_night(lake, is_replay=True)["files_scanned"] == 1
+    assert quarantine(output)["reason"].to_list() == ["unreadable_file"]
+
+
+def test_trusted_column_spares_the_blobs(tmp_path, output, run_night):
+    config = small_config(trusted_column="price")
+    lake = write_files(tmp_path / "in", products(60))
+    first = run_night(lake, config=config)
+    rows = products(60)
+    rows[5] = product(5, price=99.5, title="black wool hat")
+    rows[6] = product(6, title="green wool hat")  # price kept: trusted, so not seen
+    write_files(lake, rows)
+    second = run_night(lake, config=config)
+    assert second["rows_worked"] == 1
+    assert second["bytes_scanned"] < 0.5 * first["bytes_read"]
+
+
+def test_input_that_changes_during_the_run_is_planned_again(lake, output, run_night, tmp_path):
+    class Changing(DictionarySource):
+        """Rewrites an input file once the model is loaded, that is after the plan."""
+
+        def load(self):
+            rows = [product(i, title="black wool cape") for i in range(30, 60)]
+            write_file(lake / "part-001.parquet", rows[:25])
+            return super().load()
+
+    summary = run_night(lake, model=Changing())
+    assert summary["num_plans"] == 2
+    table = extractions(output)
+    assert len(table) == 85
+    capes = table.filter(pl.col("values").list.first().struct.field("value") == "black")
+    assert len(capes) == 25
+
+
+def test_plan_only_changes_nothing(lake, output, tmp_path):
+    from pipelines.nightly.job import NightlyJob
+    from pipelines.nightly.settings import NightlyRequest
+
+    job = NightlyJob(DictionarySource(), output, small_config(estimate={"cost_per_hour": 3.0}))
+    plan = job.plan_only(NightlyRequest((str(lake),), limit=50))
+    assert (plan["rows_in"], plan["rows_to_extract"], plan["deferred"]) == (90, 50, 40)
+    assert plan["bytes_to_read"] > 0
+    assert plan["estimated_seconds"] == 61.0
+    assert plan["estimated_cost"] == pytest.approx(61 / 3600 * 3, abs=1e-3)
+    assert not output.join("extractions").exists()
+
+
+def test_inputs_of_several_forms_give_one_table(tmp_path, output, run_night):
+    import deltalake
+    import pyarrow as pa
+    from catalogue import SCHEMA
+
+    hive = tmp_path / "hive"
+    no_category = SCHEMA.remove(SCHEMA.get_field_index("category"))
+    write_file(hive / "category=shirts" / "a.parquet", products(10), schema=no_category)
+    delta = tmp_path / "delta"
+    deltalake.write_deltalake(str(delta), pa.Table.from_pylist(products(10, start=10), SCHEMA))
+    deltalake.write_deltalake(
+        str(delta), pa.Table.from_pylist(products(10, start=20), SCHEMA), mode="append"
+    )
+    pictures = tmp_path / "csv" / "pictures"
+    pictures.mkdir(parents=True)
+    lines = ["product_id,title,description,image_uri,category"]
+    for row in products(10, start=30):
+        (pictures / f"{row['product_id']}.jpg").write_bytes(row["image"])
+        uri = f"pictures/{row['product_id']}.jpg"
+        lines.append(f"{row['product_id']},{row['title']},{row['description'] or ''},{uri},shirts")
+    (tmp_path / "csv" / "more.csv").write_text("\n".join(lines))
+    single = write_file(tmp_path / "single.parquet", products(10, start=40))
+    summary = run_night(hive, delta, tmp_path / "csv", single)
+    assert summary["by_status"] == {"ok": 50}
+    run_night(write_files(tmp_path / "plain", products(50)), output=tmp_path / "plain-out")
+    other = extractions(Storage.of(tmp_path / "plain-out"))
+    columns = ["product_id", "values", "range"]
+    assert extractions(output).select(columns).equals(other.select(columns))
+
+
+def test_reports_are_written(lake, output, run_night):
+    run_night(lake, run_id="r1")
+    folder = output.join("_runs", "r1")
+    assert "| rows_extracted | 90 |" in folder.join("report.md").read_bytes().decode()
+    metrics = folder.join("metrics.prom").read_bytes().decode()
+    assert "ulsdram_nightly_rows_in 90\n" in metrics
+    assert 'ulsdram_nightly_rows_by_status{status="ok"} 90' in metrics
+    assert metrics.endswith("ulsdram_nightly_success 1\n")
+
+
+def test_same_content_whatever_the_sizes(lake, output, run_night, tmp_path):
+    run_night(lake)
+    sizes = small_config(chunks={"rows": 7, "batch_rows": 3, "row_groups": 2}, waves={"rows": 1000})
+    run_night(lake, output=tmp_path / "other", config=sizes)
+    assert_same_tables(Storage.of(tmp_path / "other"), output)
