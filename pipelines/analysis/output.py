@@ -25,6 +25,7 @@ _MISTAKES = (
     pl.exceptions.SchemaError,
     pl.exceptions.SQLInterfaceError,
     pl.exceptions.SQLSyntaxError,
+    FileNotFoundError,
 )
 
 
@@ -96,7 +97,10 @@ def _deliver(part: Path, out: Storage | None) -> None:
 
 
 def _explain(error: Exception) -> str:
-    return f"found a query that does not fit the table: {str(error).splitlines()[0]}"
+    line = str(error).splitlines()[0]
+    if isinstance(error, FileNotFoundError):
+        return f"found a file gone ({line}): a vacuum removed it, expected a newer --at or --since"
+    return f"found a query that does not fit the table: {line}"
 
 
 def _sink_csv(frame: pl.LazyFrame, path: Path) -> int:

@@ -4,9 +4,11 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from deltalake import DeltaTable
 
 from pipelines import analysis as a
 from pipelines.analysis.moments import Commit, find_commit, matching_commit
+from pipelines.analysis.output import collect
 
 
 @pytest.fixture(scope="module", params=range(4))
@@ -140,6 +142,15 @@ def test_time_travel_reads_the_state_of_the_moment(two_states):
         found = a.table(table.storage.uri, at=moment).extractions().collect()
         assert sorted(found["product_id"]) == sorted(row["product_id"] for row in rows)
     assert table.runs().collect()["run_id"].to_list() == ["r2", "r1", None]
+
+
+def test_a_vacuumed_version_is_one_clear_line(tmp_path, make_rows, publish):
+    publish(tmp_path / "t", make_rows(0), "r1")
+    table = a.table(publish(tmp_path / "t", make_rows(1), "r2"))
+    delta = DeltaTable(table.storage.join("extractions").uri)
+    delta.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    with pytest.raises(a.QueryError, match="vacuum"):
+        collect(table.at("r1").summary())
 
 
 def test_quarantine_travels_with_the_run(tmp_path, make_rows, make_quarantine, publish):
