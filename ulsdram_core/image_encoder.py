@@ -110,7 +110,8 @@ class ImageEncoder(nn.Module):
             self.to(memory_format=torch.channels_last)
         self._grids: dict[int, tuple[int, int]] = {}
         self.region_dim = self._probe(size)[0]
-        self._set_batch_norm()
+        for norm in self._frozen_norms():
+            norm.eval().requires_grad_(config.weights == "none")
 
     def forward(self, pictures_MCHW: Tensor) -> Tensor:
         """Pictures uint8 or float in 0..255 [M,3,S,S] -> regions [M,R,D], row by row.
@@ -136,7 +137,8 @@ class ImageEncoder(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set training mode, in which frozen batch norms stay in evaluation mode."""
         super().train(mode)
-        self._set_batch_norm()
+        for norm in self._frozen_norms():
+            norm.eval()
         return self
 
     @torch.no_grad()
@@ -176,10 +178,10 @@ class ImageEncoder(nn.Module):
             x_MCHW = block(x_MCHW) if is_alone else checkpoint(block, x_MCHW, use_reentrant=False)
         return x_MCHW
 
-    def _set_batch_norm(self) -> None:
-        for module in self.modules():
-            if isinstance(module, _BatchNorm) and self.config.freeze_batch_norm:
-                module.eval().requires_grad_(self.config.weights == "none")
+    def _frozen_norms(self) -> list[_BatchNorm]:
+        if not self.config.freeze_batch_norm:
+            return []
+        return [module for module in self.modules() if isinstance(module, _BatchNorm)]
 
     def _probe(self, size: int) -> tuple[int, int, int]:
         """Return D, h and w from shapes alone; nothing is computed."""
