@@ -138,8 +138,9 @@ class DynetPolicy(nn.Module):
         order = attribute_N.argsort(stable=True)
         used, counts = attribute_N.unique(return_counts=True)
         # One look-up: its gradient is as large as the whole table, so not one per attribute.
-        matrices = self.matrices(used).view(len(used), hidden, -1).unbind()
-        backs = self.back(used).view(len(used), -1, hidden).unbind() if self.back else None
+        inner = self.rank or hidden
+        matrices = self.matrices(used).view(-1, hidden, inner).unbind()
+        backs = self.back(used).view(-1, inner, hidden).unbind() if self.back else None
         mapped = []
         for place, rows in enumerate(order.split(counts.tolist())):
             part = features_BUH[window_N[rows]] @ matrices[place]
