@@ -204,8 +204,9 @@ class Publisher:
         transactions = [Transaction(APP_ID, self.epoch)]
         if is_run:
             transactions.append(Transaction(self._run_app(), 1))
+        commit_id = uuid.uuid4().hex
         properties = CommitProperties(
-            custom_metadata={"run_id": self.run_id, "epoch": str(self.epoch)},
+            custom_metadata={"run_id": self.run_id, "commit_id": commit_id},
             app_transactions=transactions,
         )
         try:
@@ -217,12 +218,21 @@ class Publisher:
                 commit_properties=properties,
             )
         except CommitFailedError as error:
+            if self._has_commit(name, commit_id):  # only the answer was lost
+                delta.update_incremental()
+                self.versions[name] = delta.version()
+                return
             raise FencedError(
                 f"somebody else changed {delta.table_uri} meanwhile ({error}); nothing of this "
                 "commit is visible: run again"
             ) from error
         delta.update_incremental()
         self.versions[name] = delta.version()
+
+    def _has_commit(self, name: str, commit_id: str) -> bool:
+        delta = open_table(self.output, name)
+        assert delta is not None
+        return any(entry.get("commit_id") == commit_id for entry in delta.history(10))
 
     def _check_epoch(self, delta: DeltaTable) -> None:
         """In the very version that a commit replaces; a commit in between makes ours fail."""

@@ -264,7 +264,7 @@ def test_several_pictures_of_which_one_is_broken(tmp_path, output, run_night):
     ("prepare", "message"),
     [
         (lambda folder: folder.mkdir(), "found no Parquet or CSV file below"),
-        (lambda folder: None, "found nothing at"),
+        (lambda _: None, "found nothing at"),
         (
             lambda folder: write_file(
                 folder / "a.parquet", [{"sku": "a"}], schema=pa.schema([("sku", pa.string())])

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import deltalake
 import polars as pl
+import pyarrow as pa
 import pytest
 from catalogue import (
+    SCHEMA,
     assert_same_tables,
     extractions,
     picture,
@@ -18,7 +21,8 @@ from conftest import small_config
 from dictionary_model import WORDS, DictionarySource
 
 from pipelines.command import RunFailedError
-from pipelines.nightly.changes import ChangeRules
+from pipelines.nightly.job import NightlyJob
+from pipelines.nightly.settings import NightlyRequest
 from pipelines.storage import Storage
 
 
@@ -118,7 +122,6 @@ def test_new_model_id_is_recorded(lake, output, run_night):
     run_night(lake)
     run_night(lake, model=DictionarySource(version="2"))
     assert set(extractions(output)["model_id"]) == {"dictionary-2"}
-    assert ChangeRules("x").retry_reasons == ()
 
 
 def test_run_id_is_idempotent(lake, run_night):
@@ -133,7 +136,7 @@ def test_failed_gate_publishes_nothing_and_keeps_the_work(lake, output, run_nigh
     before = extractions(output)
     write_files(lake, products(40))
     strict = small_config(gate={"min_rows": 10, "max_row_change": 0.3})
-    with pytest.raises(RunFailedError, match="row_change is 0.556, limit 0.300") as caught:
+    with pytest.raises(RunFailedError, match=r"row_change is 0\.556, limit 0\.300") as caught:
         run_night(lake, config=strict, is_full=True)
     assert caught.value.summary["state"] == "failed"
     assert extractions(output).equals(before)
@@ -143,7 +146,7 @@ def test_failed_gate_publishes_nothing_and_keeps_the_work(lake, output, run_nigh
     assert summary["rows_vanished"] == 50
 
 
-def test_open_run_of_another_request_is_abandoned(lake, output, run_night):
+def test_open_run_of_another_request_is_abandoned(lake, run_night):
     strict = small_config(gate={"min_rows": 10, "max_degraded_rate": 0.0})
     write_file(lake / "part-000.parquet", [product(i, image=None) for i in range(30)])
     with pytest.raises(RunFailedError, match="degraded_rate"):
@@ -155,7 +158,7 @@ def test_open_run_of_another_request_is_abandoned(lake, output, run_night):
         run_night(lake, run_id="one")
 
 
-def test_replay_extracts_quarantined_rows_again(lake, output, run_night, tmp_path):
+def test_replay_extracts_quarantined_rows_again(lake, output, run_night):
     rows = [product(200, title=None, description=None), product(201, title="red RAISE")]
     write_file(lake / "odd.parquet", rows)
     summary = run_night(lake)
@@ -173,7 +176,7 @@ def test_replay_reads_unreadable_files_again(lake, output, run_night):
     assert quarantine(output)["reason"].to_list() == ["unreadable_file"]
 
 
-def test_trusted_column_spares_the_blobs(tmp_path, output, run_night):
+def test_trusted_column_spares_the_blobs(tmp_path, run_night):
     config = small_config(trusted_column="price")
     lake = write_files(tmp_path / "in", products(60))
     first = run_night(lake, config=config)
@@ -186,7 +189,7 @@ def test_trusted_column_spares_the_blobs(tmp_path, output, run_night):
     assert second["bytes_scanned"] < 0.5 * first["bytes_read"]
 
 
-def test_input_that_changes_during_the_run_is_planned_again(lake, output, run_night, tmp_path):
+def test_input_that_changes_during_the_run_is_planned_again(lake, output, run_night):
     class Changing(DictionarySource):
         """Rewrites an input file once the model is loaded, that is after the plan."""
 
@@ -203,10 +206,7 @@ def test_input_that_changes_during_the_run_is_planned_again(lake, output, run_ni
     assert len(capes) == 25
 
 
-def test_plan_only_changes_nothing(lake, output, tmp_path):
-    from pipelines.nightly.job import NightlyJob
-    from pipelines.nightly.settings import NightlyRequest
-
+def test_plan_only_changes_nothing(lake, output):
     job = NightlyJob(DictionarySource(), output, small_config(estimate={"cost_per_hour": 3.0}))
     plan = job.plan_only(NightlyRequest((str(lake),), limit=50))
     assert (plan["rows_in"], plan["rows_to_extract"], plan["deferred"]) == (90, 50, 40)
@@ -217,10 +217,6 @@ def test_plan_only_changes_nothing(lake, output, tmp_path):
 
 
 def test_inputs_of_several_forms_give_one_table(tmp_path, output, run_night):
-    import deltalake
-    import pyarrow as pa
-    from catalogue import SCHEMA
-
     hive = tmp_path / "hive"
     no_category = SCHEMA.remove(SCHEMA.get_field_index("category"))
     write_file(hive / "category=shirts" / "a.parquet", products(10), schema=no_category)
