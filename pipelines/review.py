@@ -93,9 +93,9 @@ def least_certain(
     if per_attribute is None:
         values = values.sort(order).head(2 * limit)
     else:
-        least = pl.struct(wanted).bottom_k_by(order, k=2 * per_attribute)
-        values = values.group_by("attribute").agg(row=least).select(pl.col("row").explode())
-        values = values.unnest("row")
+        least = pl.col("confidence").bottom_k(2 * per_attribute).max()
+        values = values.join(values.group_by("attribute").agg(least=least), on="attribute")
+        values = values.filter(pl.col("confidence") <= pl.col("least")).drop("least")
     once = collect(values).sort(order).unique(IDENTITY, keep="first", maintain_order=True)
     if per_attribute is not None:
         once = once.filter(pl.int_range(pl.len()).over("attribute") < per_attribute)

@@ -1,1 +1,1 @@
-"""The shipped mapping: `rules.toml` says what applies to which attribute, the CSVs hold the words."""
+"""The shipped mapping: `rules.toml` says what applies to which attribute, CSVs hold the words."""
