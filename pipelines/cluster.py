@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import ray
@@ -59,6 +60,7 @@ def _start(num_cpus: int | None) -> None:
 
 def _quieten() -> None:
     """Plans and progress logs of Ray Data stay in its log files; its bars show on a terminal."""
+    ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.WARNING)

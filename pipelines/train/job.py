@@ -61,8 +61,8 @@ def train(request: TrainRequest) -> dict[str, Any]:
     }
     check_texts(tables["train"])
     start = _starting_model(request, tables["train"])
-    fingerprint = _fingerprint(request, tables)
-    done = _finished(request, fingerprint)
+    fingerprint = run_fingerprint(request, tables)
+    done = find_finished(request, fingerprint)
     if done is not None:
         log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
@@ -141,7 +141,7 @@ def _warm_start(request: TrainRequest, labels: LabelSet) -> ModelParts:
     return parts
 
 
-def _fingerprint(request: TrainRequest, tables: Mapping[str, LabelledTable]) -> str:
+def run_fingerprint(request: TrainRequest, tables: Mapping[str, LabelledTable]) -> str:
     """Identify the run: the same request resumes, a changed one starts anew."""
     digest = hashlib.sha256(dump_recipe(request.recipe).encode())
     for table in tables.values():
@@ -154,7 +154,8 @@ def _fingerprint(request: TrainRequest, tables: Mapping[str, LabelledTable]) -> 
     return digest.hexdigest()[:16]
 
 
-def _finished(request: TrainRequest, fingerprint: str) -> dict[str, Any] | None:
+def find_finished(request: TrainRequest, fingerprint: str) -> dict[str, Any] | None:
+    """Return the summary of a finished run of this very request, if the output holds one."""
     stored = request.output.join("model", "metrics.json")
     if request.restart or not stored.exists():
         return None
