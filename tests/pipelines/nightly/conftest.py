@@ -1,38 +1,15 @@
-"""Fixtures of the nightly tests; helper modules become importable here and in Ray workers."""
+"""The fixture that runs a night in this process."""
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dictionary_model import DictionarySource
+from run_job import small_config
 
-HERE = str(Path(__file__).resolve().parent)
-sys.path.insert(0, HERE)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    dict.fromkeys([HERE, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
-)
-
-from dictionary_model import DictionarySource  # noqa: E402
-
-from pipelines.nightly.job import NightlyJob  # noqa: E402
-from pipelines.nightly.settings import NightlyConfig, NightlyRequest  # noqa: E402
-from pipelines.storage import Storage  # noqa: E402
-
-SMALL = {
-    "executor": "local",
-    "num_buckets": 4,
-    "normalization": None,
-    "chunks": {"rows": 32, "batch_rows": 8},
-    "waves": {"rows": 50},
-    "gate": {"max_quarantine_rate": 1.0, "max_null_rate": 1.0, "max_row_change": 10.0},
-    "lock": {"beat_seconds": 0.2, "stale_seconds": 1.0},
-}
-
-
-def small_config(**changes) -> NightlyConfig:
-    """Small sizes, so that a hundred rows make several waves."""
-    return NightlyConfig(**{**SMALL, **changes})
+from pipelines.nightly.job import NightlyJob
+from pipelines.nightly.settings import NightlyRequest
+from pipelines.storage import Storage
 
 
 @pytest.fixture

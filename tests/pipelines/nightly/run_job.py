@@ -8,15 +8,28 @@ import multiprocessing
 import os
 from dataclasses import dataclass, field
 
-from conftest import small_config
 from dictionary_model import DictionarySource
 
 from pipelines.nightly.crash import VARIABLE
 from pipelines.nightly.job import NightlyJob
-from pipelines.nightly.settings import NightlyRequest
+from pipelines.nightly.settings import NightlyConfig, NightlyRequest
 from pipelines.storage import Storage
 
 KILLED = -9
+SMALL = {
+    "executor": "local",
+    "num_buckets": 4,
+    "normalization": None,
+    "chunks": {"rows": 32, "batch_rows": 8},
+    "waves": {"rows": 50},
+    "gate": {"max_quarantine_rate": 1.0, "max_null_rate": 1.0, "max_row_change": 10.0},
+    "lock": {"beat_seconds": 0.2, "stale_seconds": 1.0},
+}
+
+
+def small_config(**changes) -> NightlyConfig:
+    """Small sizes, so that a hundred rows make several waves."""
+    return NightlyConfig(**{**SMALL, **changes})
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from catalogue import (
     write_file,
     write_files,
 )
-from conftest import small_config
 from dictionary_model import WORDS, DictionarySource
+from run_job import small_config
 
 from pipelines.command import RunFailedError
 from pipelines.nightly.job import NightlyJob

@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 from catalogue import assert_same_tables, extractions, product, products, write_file, write_files
-from conftest import small_config
 from dictionary_model import DictionarySource
+from run_job import small_config
 
 from pipelines.command import RunFailedError
 from pipelines.nightly.ray_executor import PoolSizes, WorkerConfig, pool_sizes
@@ -14,7 +14,8 @@ RAY = {"executor": "ray", "chunks": {"rows": 64, "batch_rows": 16}, "waves": {"r
 
 
 @pytest.mark.ray
-def test_ray_publishes_the_rows_of_the_plain_calls(ray_cluster, run_night, tmp_path):
+@pytest.mark.usefixtures("ray_cluster")
+def test_ray_publishes_the_rows_of_the_plain_calls(run_night, tmp_path):
     lake = write_files(tmp_path / "in", products(300), files=4)
     write_file(lake / "odd.parquet", [product(i, image=b"x", title=None) for i in range(400, 410)])
     (lake / "broken.parquet").write_bytes(b"PAR1")
@@ -27,8 +28,9 @@ def test_ray_publishes_the_rows_of_the_plain_calls(ray_cluster, run_night, tmp_p
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(600)
-def test_a_dead_actor_and_poison_rows_cost_nothing_else(ray_cluster, run_night, tmp_path):
+def test_a_dead_actor_and_poison_rows_cost_nothing_else(run_night, tmp_path):
     rows = products(1000)
     rows[777] = product(777, title="red POISON")
     rows[300] = product(300, title="red RAISE")
@@ -49,7 +51,8 @@ def test_a_dead_actor_and_poison_rows_cost_nothing_else(ray_cluster, run_night, 
 
 
 @pytest.mark.ray
-def test_a_model_that_cannot_load_fails_the_run(ray_cluster, run_night, tmp_path):
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_model_that_cannot_load_fails_the_run(run_night, tmp_path):
     lake = write_files(tmp_path / "in", products(20))
     model = DictionarySource(loads=str(tmp_path / "missing" / "folder"))
     with pytest.raises(RunFailedError, match="no model worker could start"):
