@@ -75,6 +75,8 @@ def fit(
     device: str | torch.device = "cpu",
 ) -> Iterator[Epoch]:
     """Train `parts.model` in place, yielding after every epoch; leaves it in extraction mode."""
+    if not examples:
+        raise ValueError("found no examples, expected labelled products with text; check the data")
     device = torch.device(device)
     model = parts.model.to(device)
     num_steps = config.epochs * math.ceil(len(examples) / config.batch_size)
