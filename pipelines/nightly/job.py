@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.command import RunFailedError
+from pipelines.command import RunFailedError, redact
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.estimate import estimate
 from pipelines.nightly.gate import Check, RunStatistics, run_gate
@@ -118,7 +118,7 @@ class _Session:
         run = Run(night, folder, self._publisher(folder.run_id))
         try:
             return self._run(run)
-        except RunFailedError as error:
+        except Exception as error:
             self._report_failure(run, error)
             raise
 
@@ -178,13 +178,23 @@ class _Session:
         snapshot = self._night.snapshot()
         return Publisher(self._night.output, self._lock.epoch, run_id, snapshot.num_buckets)
 
-    def _report_failure(self, run: Run, error: RunFailedError) -> None:
-        base = {"run_id": run.folder.run_id, "phase_seconds": _rounded(self._night.seconds)}
-        summary = {**base, **error.summary, "state": "failed", "error": str(error)}
-        write_reports(run.folder, summary)
-        error.summary.update(summary)
+    def _report_failure(self, run: Run, error: Exception) -> None:
+        """Tell everybody; the error itself rises again."""
+        summary = {
+            "run_id": run.folder.run_id,
+            "phase_seconds": _rounded(self._night.seconds),
+            **(error.summary if isinstance(error, RunFailedError) else {}),
+            "state": "failed",
+            "error": redact(str(error) or type(error).__name__),
+        }
+        if isinstance(error, RunFailedError):
+            error.summary.update(summary)
         if self._night.config.webhook:
             call_webhook(self._night.config.webhook, summary)
+        try:
+            write_reports(run.folder, summary)
+        except OSError as second:
+            _log.warning("the report of the failed run could not be written: %s", second)
 
     def _summary(
         self,

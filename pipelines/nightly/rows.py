@@ -20,7 +20,8 @@ from pipelines.tables import Columns
 from ulsdram_core.reasons import Reason
 
 NO_TIME = np.iinfo(np.int64).min
-BATCH_ROWS = 256
+BATCH_ROWS = 256  # of rows with their pictures
+KEY_BATCH_ROWS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,27 @@ class RowSettings:
 
 
 @dataclass(slots=True)
-class RawRows:
-    """Rows as stored. `wrong_text`/`wrong_picture`: the file's column has an unusable type."""
+class RawKeys:
+    """What tells rows apart and whether they changed."""
 
     ids: list[bytes | None]
     hashes: np.ndarray  # [N, 2] uint64
     updated_at: np.ndarray  # [N] int64, NO_TIME where unknown
+
+
+@dataclass(slots=True)
+class RawRows:
+    """Rows as stored. `wrong_text`/`wrong_picture`: the file's column has an unusable type."""
+
+    ids: list[bytes | None]
     texts: list[tuple[bytes | None, ...]]
     categories: list[bytes | None]
     pictures: list[tuple[bytes, ...]]
     picture_uris: list[tuple[bytes, ...]]
-    wrong_text: bool = False
-    wrong_picture: bool = False
-    folder: str = ""  # of the file, for picture URIs that are relative to it
+    wrong_text: bool
+    wrong_picture: bool
+    folder: str  # of the file, for picture URIs that are relative to it
+    hashes: np.ndarray  # [N, 2] uint64
 
 
 class FileReader:
@@ -112,14 +121,18 @@ class FileReader:
             if column.path_in_schema.split(".")[0] in names
         )
 
-    def batches(self, row_group: int, *, is_key_only: bool) -> Iterator[RawRows]:
-        """All rows of a row group, a few at a time."""
-        names = self._present(is_key_only=is_key_only)
+    def keys(self, row_group: int) -> Iterator[RawKeys]:
+        """Keys of all rows of a row group, some at a time."""
+        is_key_only = self.has_trusted_column()
         found = self.parquet.iter_batches(
-            BATCH_ROWS, row_groups=[row_group], columns=names, use_threads=False
+            KEY_BATCH_ROWS if is_key_only else BATCH_ROWS,
+            row_groups=[row_group],
+            columns=self._present(is_key_only=is_key_only),
+            use_threads=False,
         )
         for batch in found:
-            yield self._raw(batch)
+            hashes = self._trusted_hashes(batch) if is_key_only else self._raw(batch).hashes
+            yield RawKeys(self._ids(batch), hashes, self._times(batch))
 
     def take(self, row_group: int, rows: np.ndarray) -> RawRows:
         """The chosen rows of a row group (positions within it); a missing row is an IndexError."""
@@ -138,15 +151,13 @@ class FileReader:
         return names or self.schema.names[:1]
 
     def _raw(self, batch: pa.RecordBatch | pa.Table) -> RawRows:
-        settings, columns = self._settings, self._settings.columns
+        settings = self._settings
         texts = [self._bytes(batch, name) for name in settings.text_columns()]
-        category = self._bytes(batch, columns.category)
+        category = self._bytes(batch, settings.columns.category)
         embedded, uris, wrong_picture = self._pictures(batch)
         empty: list[bytes | None] = [None] * batch.num_rows
         raw = RawRows(
-            ids=self._bytes(batch, columns.product_id, allow_integers=True) or empty,
-            hashes=np.zeros((0, 2), np.uint64),
-            updated_at=self._times(batch),
+            ids=self._ids(batch),
             texts=list(zip(*(text or empty for text in texts), strict=True)),
             categories=category or empty,
             pictures=embedded,
@@ -154,9 +165,15 @@ class FileReader:
             wrong_text=any(text is None for text in texts),
             wrong_picture=wrong_picture,
             folder=self._file.uri.rpartition("/")[0],
+            hashes=np.zeros((0, 2), np.uint64),
         )
-        raw.hashes = self._hashes(batch, raw)
+        is_trusting = self.has_trusted_column()
+        raw.hashes = self._trusted_hashes(batch) if is_trusting else _content_hashes(raw)
         return raw
+
+    def _ids(self, batch: Any) -> list[bytes | None]:
+        found = self._bytes(batch, self._settings.columns.product_id, allow_integers=True)
+        return [None] * batch.num_rows if found is None else found
 
     def _bytes(
         self, batch: Any, name: str | None, *, allow_integers: bool = False
@@ -191,16 +208,17 @@ class FileReader:
             return np.full(batch.num_rows, NO_TIME)
         return _as_times(batch.column(name))
 
-    def _hashes(self, batch: Any, raw: RawRows) -> np.ndarray:
-        trusted = self._settings.trusted
-        if trusted and trusted in batch.schema.names:
-            values = (repr(value).encode() for value in batch.column(trusted).to_pylist())
-            return as_halves(digest((value,)) for value in values)
-        rows = zip(raw.texts, raw.categories, raw.pictures, raw.picture_uris, strict=True)
-        return as_halves(
-            digest((*texts, category, *pictures, b"", *uris))
-            for texts, category, pictures, uris in rows
-        )
+    def _trusted_hashes(self, batch: Any) -> np.ndarray:
+        values = batch.column(self._settings.trusted).to_pylist()
+        return as_halves(digest((repr(value).encode(),)) for value in values)
+
+
+def _content_hashes(raw: RawRows) -> np.ndarray:
+    rows = zip(raw.texts, raw.categories, raw.pictures, raw.picture_uris, strict=True)
+    return as_halves(
+        digest((*texts, category, *pictures, b"", *uris))
+        for texts, category, pictures, uris in rows
+    )
 
 
 def digest(parts: Sequence[bytes | None]) -> bytes:

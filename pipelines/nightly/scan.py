@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from pipelines.nightly.csv_input import copy_csv
 from pipelines.nightly.inputs import InputFile
-from pipelines.nightly.rows import FileReader, RawRows, RowSettings, as_halves, is_corruption
+from pipelines.nightly.rows import FileReader, RawKeys, RowSettings, is_corruption
 from pipelines.storage import Storage, retrying
-from pipelines.tables import id_digest
+from pipelines.tables import id_hashes
 from ulsdram_core.reasons import Reason
 
 KEYS, CSV_COPIES = "_keys", "_csv"
@@ -147,7 +147,7 @@ def _scan_row_groups(
     is_key_only = reader.has_trusted_column()
     for i, (num_rows, _) in enumerate(groups):
         try:
-            records += _group_records(reader.batches(i, is_key_only=is_key_only), first_row)
+            records += _group_records(reader.keys(i), first_row)
         except (OSError, pa.ArrowException) as error:
             if not is_corruption(error):
                 raise
@@ -165,7 +165,7 @@ def _scan_row_groups(
     return summary, found
 
 
-def _group_records(batches: Iterator[RawRows], first_row: int) -> list[np.ndarray]:
+def _group_records(batches: Iterator[RawKeys], first_row: int) -> list[np.ndarray]:
     """Records of one whole row group; nothing of it counts when its last page is broken."""
     records = []
     for raw in batches:
@@ -174,21 +174,17 @@ def _group_records(batches: Iterator[RawRows], first_row: int) -> list[np.ndarra
     return records
 
 
-def _records(raw: RawRows, first_row: int) -> np.ndarray:
-    num_rows = len(raw.ids)
+def _records(keys: RawKeys, first_row: int) -> np.ndarray:
+    num_rows = len(keys.ids)
     records = np.zeros(num_rows, KEY_DTYPE)
-    reasons = [_id_problem(product_id) for product_id in raw.ids]
-    halves = as_halves(
-        bytes(16) if reason else id_digest(product_id or b"")
-        for product_id, reason in zip(raw.ids, reasons, strict=True)
-    )
-    records["id_hi"], records["id_lo"] = halves.T
-    records["hash_hi"], records["hash_lo"] = raw.hashes.T
-    records["updated_at"] = raw.updated_at
+    problems = {i: problem for i, key in enumerate(keys.ids) if (problem := _id_problem(key))}
+    records["id_hi"], records["id_lo"] = id_hashes(key or b"" for key in keys.ids).T
+    records["hash_hi"], records["hash_lo"] = keys.hashes.T
+    records["updated_at"] = keys.updated_at
     records["row"] = np.arange(first_row, first_row + num_rows)
-    for i, reason in enumerate(reasons):
-        if reason:
-            records["hash_hi"][i] = KEYLESS_REASONS.index(reason)
+    for i, problem in problems.items():
+        records["id_hi"][i] = records["id_lo"][i] = 0
+        records["hash_hi"][i] = KEYLESS_REASONS.index(problem)
     return records
 
 

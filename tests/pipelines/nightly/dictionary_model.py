@@ -5,6 +5,7 @@ Some titles misbehave on purpose: POISON ends the process, RAISE raises.
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class DictionarySource:
     uses_pictures: bool = True
     loads: str = ""  # a file that gets a line whenever the model is loaded
     die_once: str = ""
+    cost: float = 0.0  # seconds of computing per product
 
     def facts(self, cache: Storage) -> ModelFacts:  # noqa: ARG002 - nothing to remember
         image = ImageConfig(size=16) if self.uses_pictures else None
@@ -54,6 +56,9 @@ class DictionaryModel:
         return [self._extract(product) for product in products]
 
     def _extract(self, product: DecodedRow) -> Extraction:
+        until = time.process_time() + self._source.cost
+        while time.process_time() < until:
+            sum(range(1000))
         text = " ".join(product.texts.values())
         if "POISON" in text:
             os._exit(13)

@@ -1,5 +1,8 @@
 """Nights one after the other: what is worked on, what is published, what is left alone."""
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import deltalake
@@ -250,6 +253,47 @@ def test_reports_are_written(lake, output, run_night):
     assert "ulsdram_nightly_rows_in 90\n" in metrics
     assert 'ulsdram_nightly_rows_by_status{status="ok"} 90' in metrics
     assert metrics.endswith("ulsdram_nightly_success 1\n")
+
+
+def test_a_failure_calls_the_webhook_and_is_reported(lake, output, run_night):
+    heard = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self):
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Listener)
+    threading.Thread(target=server.handle_request, daemon=True).start()
+    config = small_config(
+        webhook=f"http://127.0.0.1:{server.server_address[1]}/hook",
+        gate={"min_rows": 10, "max_null_rate": 0.0, "max_degraded_rate": 0.0},
+    )
+    write_file(lake / "odd.parquet", [product(301, title="nothing of the kind")])
+    with pytest.raises(RunFailedError):
+        run_night(lake, config=config, run_id="bad")
+    server.server_close()
+    assert heard[0]["summary"]["state"] == "failed"
+    assert "null_rate" in heard[0]["text"]
+    report = output.join("_runs", "bad", "report.md").read_bytes().decode()
+    assert "| null_rate |" in report
+    assert "FAILED" in report
+    metrics = output.join("_runs", "bad", "metrics.prom").read_bytes().decode()
+    assert metrics.endswith("ulsdram_nightly_success 0\n")
+
+
+def test_a_webhook_that_does_not_answer_changes_nothing(lake, run_night):
+    config = small_config(
+        webhook="http://127.0.0.1:9/", gate={"min_rows": 10, "max_row_change": 0.1}
+    )
+    run_night(lake)
+    write_files(lake, products(40))
+    with pytest.raises(RunFailedError, match="row_change"):
+        run_night(lake, config=config)
 
 
 def test_same_content_whatever_the_sizes(lake, output, run_night, tmp_path):
