@@ -167,6 +167,7 @@ class PlanBuilder:
     def save(self, place: Storage, *, generation: int, options: "SaveOptions") -> Plan:
         """Store the plan below `place`; `plan.json` comes last."""
         folder = place.join(f"plan-{generation:04d}")
+        folder.delete()  # parts of a plan that was never finished
         orders, staged_orders = [], []
         with _EntryWriter() as entries:
             entries.add(entries_table([e for file in self._files for e in file_entries(file)]))

@@ -27,7 +27,7 @@ from pipelines.nightly.publish import (
 )
 from pipelines.nightly.quarantine import published_entries
 from pipelines.nightly.runs import RunFolder
-from pipelines.nightly.scan import ScanTask
+from pipelines.nightly.scan import KEYS, ScanTask
 from pipelines.nightly.snapshot import Snapshot
 from pipelines.nightly.stages import Stages, settle_row
 from pipelines.nightly.staging import RowStamp, Staging
@@ -57,7 +57,9 @@ class Run:
             if statistics.rows == plan.counts.extract:
                 return plan, statistics
             _log.warning("planned %d rows, staged %d", plan.counts.extract, statistics.rows)
-            plan.drop()  # the same listing must not bring the same plan back
+            # the same listing must not bring the same plan back, nor the same keys
+            plan.drop()
+            self.night.runs.join(KEYS).delete()
         raise RunFailedError(
             "the input files keep changing while they are read; run again when the export is over"
         )
@@ -73,12 +75,15 @@ class Run:
         scanned = night.scan(files, snapshot.num_buckets)
         with night.timed("plan"):
             builder = night.builder(scanned, snapshot)
+            staging = Staging.open(self.folder.place)
+            used = [number for number, _ in staging.waves]
+            used += [] if stored is None else [stored.generation]
             options = SaveOptions(
-                staged=partial(self._staged_keys, Staging.open(self.folder.place)),
+                staged=partial(self._staged_keys, staging),
                 wave_rows=night.config.waves.rows,
                 limit=night.request.limit,
             )
-            generation = 0 if stored is None else stored.generation + 1
+            generation = max(used, default=-1) + 1
             plan = builder.save(self.folder.place, generation=generation, options=options)
         counts = plan.counts
         _log.info(

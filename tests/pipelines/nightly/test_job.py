@@ -1,6 +1,7 @@
 """Nights one after the other: what is worked on, what is published, what is left alone."""
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import deltalake
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from catalogue import (
     SCHEMA,
@@ -207,6 +209,29 @@ def test_input_that_changes_during_the_run_is_planned_again(lake, output, run_ni
     assert len(table) == 85
     capes = table.filter(pl.col("values").list.first().struct.field("value") == "black")
     assert len(capes) == 25
+
+
+def test_a_file_that_changed_behind_its_time_and_size_is_found_out(lake, output, run_night):
+    class Sneaky(DictionarySource):
+        """Changes a title in place and hides it, once the plan is made."""
+
+        def load(self):
+            path = lake / "part-002.parquet"
+            before = path.stat()
+            content = path.read_bytes()
+            assert content.count(b"shirt 77") >= 1
+            path.write_bytes(content.replace(b"shirt 77", b"skirt 77"))
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            return super().load()
+
+    rows = products(30, start=60)
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    pq.write_table(table, lake / "part-002.parquet", compression="none", use_dictionary=False)
+    summary = run_night(lake, model=Sneaky())
+    assert (summary["num_plans"], summary["rows_extracted"]) == (2, 90)
+    again = run_night(lake)
+    assert again["rows_worked"] == 0
+    assert len(extractions(output)) == 90
 
 
 def test_plan_only_changes_nothing(lake, output):
