@@ -48,7 +48,7 @@ class Catalog:
         """Chosen columns under their own names; of duplicate ids the newest row, else the first."""
         asked = {"product_id": (self.columns.product_id, pl.String), **wanted}
         asked["_updated_at"] = (self.columns.updated_at, pl.Datetime("us", "UTC"))
-        parts = _scan(self.storage)
+        parts = scan_products(self.storage)
         schemas = [part.collect_schema() for part in parts]
         for name, (column, _) in {"product_id": asked["product_id"], **wanted}.items():
             if name != "description" and not any(column in schema for schema in schemas):
@@ -58,7 +58,8 @@ class Catalog:
                 )
         chosen = [
             part.select(
-                _cast(column, schema, kind).alias(name) for name, (column, kind) in asked.items()
+                read_column(column, schema, kind).alias(name)
+                for name, (column, kind) in asked.items()
             )
             for part, schema in zip(parts, schemas, strict=True)
         ]
@@ -82,7 +83,10 @@ def _newest(frame: pl.LazyFrame) -> pl.LazyFrame:
     return numbered.join(winners.select("_row"), on="_row", how="semi").drop("_row")
 
 
-def _cast(column: str | None, schema: pl.Schema, kind: pl.DataType | type[pl.DataType]) -> pl.Expr:
+def read_column(
+    column: str | None, schema: pl.Schema, kind: pl.DataType | type[pl.DataType]
+) -> pl.Expr:
+    """A column as the type asked for; null where it is missing, JSON where CSV holds it as text."""
     if column is None or column not in schema:
         return pl.lit(None, dtype=kind)
     found = schema[column]
@@ -95,7 +99,7 @@ def _cast(column: str | None, schema: pl.Schema, kind: pl.DataType | type[pl.Dat
     return pl.col(column).cast(kind)
 
 
-def _scan(storage: Storage) -> list[pl.LazyFrame]:
+def scan_products(storage: Storage) -> list[pl.LazyFrame]:
     """One frame per stretch of files with the same schema, in the order of the paths."""
     options = storage.polars_options or None
     if "_delta_log" in storage.names():

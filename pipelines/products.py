@@ -1,0 +1,167 @@
+"""Products, pictures included, out of a products table: a few by id, or the first ones.
+
+For explaining, comparing and showing; the nightly job has a reader of its own for whole files.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from pipelines.analysis.catalog import SPECS, read_column, scan_products
+from pipelines.analysis.errors import QueryError
+from pipelines.analysis.output import collect
+from pipelines.storage import Storage
+from pipelines.tables import Columns
+from ulsdram_core.schema import GoldSpan, Product
+
+GOLD_SPANS = pl.List(
+    pl.Struct(
+        {
+            "attribute": pl.String,
+            "value": pl.String,
+            "start": pl.Int32,
+            "end": pl.Int32,
+            "source": pl.String,
+        }
+    )
+)
+_BYTES_LIMIT = 20_000_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductReader:
+    """A products table (Parquet, CSV or Delta) read product by product."""
+
+    storage: Storage
+    columns: Columns = field(default_factory=Columns)
+
+    def find(self, product_ids: Sequence[str]) -> dict[str, Product]:
+        """Return the products with these ids; those that the table lacks are left out."""
+        wanted = pl.Series(list(product_ids), dtype=pl.String).implode()
+        frames = [frame.filter(pl.col("product_id").is_in(wanted)) for frame in self._frames()]
+        return {product.product_id: product for product in self._products(frames)}
+
+    def first(self, limit: int) -> list[Product]:
+        """Return the first products that have an id, in table order."""
+        kept = pl.col("product_id").is_not_null()
+        frames = [frame.filter(kept).head(limit) for frame in self._frames()]
+        return self._products(frames)[:limit]
+
+    def gold(self) -> pl.LazyFrame | None:
+        """`product_id, category, gold` of the labelled products; None if there is no gold."""
+        frames = []
+        for part, schema in self._parts():
+            if self.columns.gold in schema:
+                wanted = {
+                    "product_id": (self.columns.product_id, pl.String),
+                    "category": (self.columns.category, pl.String),
+                    "gold": (self.columns.gold, GOLD_SPANS),
+                }
+                chosen = [read_column(c, schema, k).alias(name) for name, (c, k) in wanted.items()]
+                frames.append(part.select(chosen))
+        if not frames:
+            return None
+        labelled = pl.concat(frames).filter(pl.col("gold").is_not_null())
+        return labelled.filter(pl.col("product_id").is_first_distinct())
+
+    def _parts(self) -> list[tuple[pl.LazyFrame, pl.Schema]]:
+        parts = [(part, part.collect_schema()) for part in scan_products(self.storage)]
+        for _, schema in parts:
+            if self.columns.product_id not in schema:
+                raise QueryError(
+                    f"found no column {self.columns.product_id!r} in {self.storage.uri}, expected "
+                    f"one of {sorted(schema.names())}; map it with --column product_id=NAME"
+                )
+        return parts
+
+    def _frames(self) -> list[pl.LazyFrame]:
+        """Every part with the columns under their own names; pictures stay as they are."""
+        columns = self.columns
+        flat = {
+            "product_id": (columns.product_id, pl.String),
+            **{f"text:{name}": (column, pl.String) for name, column in columns.sources.items()},
+            "category": (columns.category, pl.String),
+            "specs": (columns.specs, SPECS),
+            "gold": (columns.gold, GOLD_SPANS),
+            "updated_at": (columns.updated_at, pl.Datetime("us", "UTC")),
+        }
+        frames = []
+        for part, schema in self._parts():
+            chosen = [read_column(c, schema, kind).alias(name) for name, (c, kind) in flat.items()]
+            chosen += [
+                pl.col(name).alias(f"picture:{name}")
+                for name in columns.pictures()
+                if name in schema
+            ]
+            frames.append(part.select(chosen))
+        return frames
+
+    def _products(self, frames: Sequence[pl.LazyFrame]) -> list[Product]:
+        """Return the rows as products; of rows with one id the newest, else the first."""
+        winners: dict[str, dict[str, Any]] = {}
+        for frame in frames:
+            for row in collect(frame).iter_rows(named=True):
+                known = winners.get(row["product_id"])
+                if known is None or _is_newer(row, known):
+                    winners[row["product_id"]] = row
+        return [self._product(row) for row in winners.values()]
+
+    def _product(self, row: Mapping[str, Any]) -> Product:
+        texts = {
+            source: row[f"text:{source}"]
+            for source in self.columns.sources
+            if row[f"text:{source}"] is not None
+        }
+        gold = None if row["gold"] is None else tuple(_gold_spans(row["gold"]))
+        specs = tuple(
+            (spec["attribute"], spec["value"])
+            for spec in row["specs"] or ()
+            if spec and spec["attribute"] and spec["value"]
+        )
+        return Product(row["product_id"], texts, self._pictures(row), row["category"], gold, specs)
+
+    def _pictures(self, row: Mapping[str, Any]) -> tuple[bytes, ...]:
+        found: list[bytes] = []
+        for name in self.columns.pictures():
+            cell = row.get(f"picture:{name}")
+            items = cell if isinstance(cell, list) else [cell]
+            for item in items:
+                if isinstance(item, bytes):
+                    found.append(item)
+                elif isinstance(item, str) and name == self.columns.image_uri:
+                    found += self._fetch(item)
+        return tuple(found)
+
+    def _fetch(self, uri: str) -> list[bytes]:
+        """Read a picture kept as a file; without a scheme it is relative to the table's folder."""
+        if "://" not in uri and not uri.startswith("/"):
+            root = self.storage.uri
+            folder = root if self.storage.is_folder() else root.rpartition("/")[0]
+            uri = f"{folder}/{uri}"
+        try:
+            place = Storage.of(uri, self.storage.options)
+            with place.fs.open(place.path) as stream:
+                return [bytes(stream.read(_BYTES_LIMIT))]
+        except (OSError, ValueError) as error:
+            _log.warning("a picture could not be read: %s", error)
+            return []
+
+
+def _is_newer(row: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    if row["updated_at"] is None:
+        return False
+    return known["updated_at"] is None or row["updated_at"] > known["updated_at"]
+
+
+def _gold_spans(cell: Sequence[Mapping[str, Any]]) -> list[GoldSpan]:
+    return [
+        GoldSpan(
+            span["attribute"], span["value"], span["start"], span["end"], span["source"] or "title"
+        )
+        for span in cell
+    ]

@@ -1,0 +1,239 @@
+"""The sections of the report page that are numbers: summary, coverage, drift, reasons, quality."""
+
+from typing import Any
+
+from pipelines.quality import Quality
+from pipelines.report import charts
+from pipelines.report.facts import Facts
+from pipelines.report.grid import grid, number, percent
+from pipelines.report.markup import Markup, joined, tag
+from pipelines.report.page import Section
+
+_MAX_ROWS = 60
+_STATUS_TEXT = {
+    "ok": "text and picture read",
+    "degraded": "read from the text alone",
+    "quarantined": "nothing usable",
+    "vanished": "gone from the catalogue",
+}
+
+
+def number_sections(facts: Facts) -> list[Section]:
+    """Every section that has something to say."""
+    sections = [Section("summary", "Summary", _summary(facts))]
+    if facts.runs:
+        sections.append(Section("runs", "Runs", _runs(facts)))
+    sections.append(Section("coverage", "Coverage", _coverage(facts)))
+    if facts.drift is not None:
+        sections.append(Section("drift", "Drift", _drift(facts)))
+    sections.append(Section("confidence", "Confidence", _confidence(facts)))
+    if facts.quality is not None:
+        sections.append(Section("quality", "Quality", _quality(facts.quality)))
+    sections.append(Section("reasons", "Reasons", _reasons(facts)))
+    return sections
+
+
+def _summary(facts: Facts) -> Markup:
+    counts = {row["status"]: row for row in facts.summary.iter_rows(named=True)}
+    num_values = sum(row["values"] for name, row in counts.items() if name != "vanished")
+    tiles = [
+        _tile("Products", number(facts.num_live), "in the catalogue now"),
+        _tile(
+            "With a value",
+            percent(facts.num_filled / facts.num_live if facts.num_live else None),
+            f"{number(facts.num_filled)} products",
+        ),
+        _tile(
+            "Values",
+            number(num_values),
+            f"{num_values / max(facts.num_live, 1):.1f} per product",
+        ),
+        _tile("Mean confidence", percent(facts.mean_confidence), "over all values"),
+    ]
+    if facts.quality is not None:
+        total = facts.quality.total
+        text = f"on {number(facts.quality.num_products)} labelled products"
+        tiles.append(_tile("TAG-F1", percent(total["f1"]), text))
+    for name in ("degraded", "quarantined", "vanished"):
+        if name in counts:
+            tiles.append(_tile(name.capitalize(), number(counts[name]["products"]),
+                               _STATUS_TEXT[name]))  # fmt: skip
+    return tag("dl", tiles, class_="tiles")
+
+
+def _tile(name: str, figure: str, note: str) -> Markup:
+    return tag(
+        "div", tag("dt", name), tag("dd", figure, class_="big"), tag("dd", note, class_="note"),
+        class_="tile",
+    )  # fmt: skip
+
+
+def _runs(facts: Facts) -> Markup:
+    rows = [
+        (
+            str(run.get("run_id", "")),
+            tag("span", str(run.get("state", "")), class_=f"state {_state_class(run)}"),
+            str(run.get("opened_at", ""))[:16].replace("T", " "),
+            *(
+                run.get(name)
+                for name in (
+                    "rows_in", "rows_extracted", "rows_unchanged", "rows_vanished",
+                    "rows_quarantine_table", "seconds", "products_per_second",
+                )
+            ),
+        )
+        for run in facts.runs
+    ]  # fmt: skip
+    header: tuple[str, ...] = (
+        "Run", "State", "Opened", "Rows in", "Extracted", "Unchanged", "Vanished", "Quarantine",
+        "Seconds", "Products/s",
+    )  # fmt: skip
+    parts = [grid("Runs, newest first", header, rows)]
+    checks = facts.runs[0].get("gate") or []
+    if checks:
+        parts.append(tag("h3", f"Gate of {facts.runs[0].get('run_id', '')}"))
+        header = ("Check", "Verdict", "Found", "Limit", "Note")
+        parts.append(grid("Checks of the newest run", header, [_check(check) for check in checks]))
+    return joined(*parts)
+
+
+def _state_class(run: dict[str, Any]) -> str:
+    return "good" if run.get("state") == "published" else "bad"
+
+
+def _check(check: dict[str, Any]) -> tuple[Any, ...]:
+    passed = bool(check.get("is_passed"))
+    verdict = tag(
+        "span", "passed" if passed else "failed", class_=f"state {'good' if passed else 'bad'}"
+    )
+    return (
+        str(check.get("name", "")).replace("_", " "),
+        verdict,
+        check.get("found"),
+        check.get("limit"),
+        str(check.get("note", "")),
+    )
+
+
+def _coverage(facts: Facts) -> Markup:
+    rows = [
+        (
+            row["attribute"],
+            charts.bar(row["coverage"]),
+            percent(row["coverage"]),
+            row["filled"],
+            row["distinct_values"],
+            percent(row["mean_confidence"]),
+        )
+        for row in facts.coverage.head(_MAX_ROWS).iter_rows(named=True)
+    ]
+    header = ("Attribute", "Share of products", "Coverage", "Products", "Distinct values",
+              "Mean confidence")  # fmt: skip
+    return joined(
+        _lead(f"How many of the {number(facts.num_live)} products have each attribute."),
+        grid("Coverage by attribute", header, rows),
+        _more(facts.coverage.height),
+    )
+
+
+def _drift(facts: Facts) -> Markup:
+    assert facts.drift is not None
+    largest = facts.drift["coverage_change"].abs().max() or 0.0
+    rows = [
+        (
+            row["attribute"],
+            charts.shift(row["coverage_change"], largest=float(largest)),  # type: ignore[arg-type]
+            f"{100 * row['coverage_change']:+.1f}",
+            percent(row["coverage_before"]),
+            percent(row["coverage_after"]),
+            percent(row["value_shift"]),
+            row["new_values"],
+            row["lost_values"],
+        )
+        for row in facts.drift.head(_MAX_ROWS).iter_rows(named=True)
+    ]
+    header: tuple[str, ...] = (
+        "Attribute", "Change of coverage", "Points", "Before", "After", "Mix shifted by",
+        "New values", "Lost values",
+    )  # fmt: skip
+    parts = [
+        _lead(f"Against {facts.since}: less to the left of the line, more to the right."),
+        grid("Drift by attribute", header, rows),
+        _more(facts.drift.height),
+    ]
+    if facts.new_values is not None and facts.new_values.height:
+        found = [
+            (row["normalized"], row["attribute"], row["count"], percent(row["mean_confidence"]))
+            for row in facts.new_values.iter_rows(named=True)
+        ]
+        header = ("Value", "Attribute", "Products", "Mean confidence")
+        parts.append(tag("h3", "New values"))
+        parts.append(grid("Values that were nowhere before", header, found))
+    return joined(*parts)
+
+
+def _confidence(facts: Facts) -> Markup:
+    shares: list[float | None] = [None] * 10
+    text = "How sure the model is of its values."
+    if facts.quality is not None:
+        for row in facts.quality.reliability.iter_rows(named=True):
+            shares[round(row["bin_start"] * 10)] = row["precision"]
+        text += " Dots: the share of labelled values in each bin that is right, 0 at the foot."
+    label = "Values by confidence: " + ", ".join(
+        f"{place / 10:.1f} to {(place + 1) / 10:.1f}: {count}"
+        for place, count in enumerate(facts.histogram)
+    )
+    return joined(_lead(text), charts.histogram(facts.histogram, label=label, right_shares=shares))
+
+
+def _quality(quality: Quality) -> Markup:
+    total = quality.total
+    sources = " and ".join(quality.sources)
+    lead = (
+        f"Against the gold spans in {sources} of {number(quality.num_products)} products: "
+        f"precision {percent(total['precision'])}, recall {percent(total['recall'])}, "
+        f"F1 {percent(total['f1'])}."
+    )
+    parts = [_lead(lead)]
+    for caption, name, frame in (
+        ("Quality by attribute", "attribute", quality.per_attribute),
+        ("Quality by category", "category", quality.per_category),
+    ):
+        if name == "category" and frame["category"].drop_nulls().is_empty():
+            continue
+        rows = [
+            (
+                row[name] or "(none)",
+                charts.bar(row["f1"]),
+                *(percent(row[figure]) for figure in ("f1", "precision", "recall")),
+                row["gold"],
+                row["predicted"],
+            )
+            for row in frame.head(_MAX_ROWS).iter_rows(named=True)
+        ]
+        header = (name.capitalize(), "F1 as a bar", "F1", "Precision", "Recall", "Gold", "Found")
+        parts += [tag("h3", caption), grid(caption, header, rows), _more(frame.height)]
+    return joined(*parts)
+
+
+def _reasons(facts: Facts) -> Markup:
+    rows = [
+        (row["reason"], row["kept_in"], row["status"], row["rows"], row["meaning"])
+        for row in facts.reasons.iter_rows(named=True)
+    ]
+    header = ("Reason", "Kept in", "Status", "Rows", "Meaning")
+    return joined(
+        _lead("Why products were read from less than they have, or not at all."),
+        grid("Reasons", header, rows),
+    )
+
+
+def _lead(text: str) -> Markup:
+    return tag("p", text, class_="lead")
+
+
+def _more(num_rows: int) -> Markup:
+    if num_rows <= _MAX_ROWS:
+        return Markup("")
+    return tag("p", f"The first {_MAX_ROWS} of {number(num_rows)}; jobs/analyze.py lists them all.",
+               class_="muted")  # fmt: skip
