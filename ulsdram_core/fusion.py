@@ -127,6 +127,11 @@ class FusionConfig(BaseModel):
         "tir", description="none: text only; tir: the paper's; gated: M-JAVE's late fusion"
     )
     tir: TirConfig = Field(default_factory=TirConfig, description="settings of kind = tir")
+    normalize_regions: bool = Field(
+        False,
+        description="LayerNorm on region features first; without it a picture encoder's scale "
+        "can drown the text, above all one trained from scratch",
+    )
     heads: int = Field(4, ge=1, description="heads of the self_attention layer")
     dim: int = Field(200, ge=1, description="inner size of the gated attention")
 

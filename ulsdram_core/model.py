@@ -118,6 +118,11 @@ class UlsDram(nn.Module):
         self.image_encoder = image_encoder
         hidden = self.text_encoder.hidden
         region_dim = self.image_encoder.region_dim if self.image_encoder else 0
+        self.region_norm = (
+            nn.LayerNorm(region_dim)
+            if config.fusion.normalize_regions and region_dim
+            else nn.Identity()
+        )
         self.fusion = config.fusion.build(hidden, region_dim)
         self.head = build_head(config.head, hidden, num_attributes)
         self.policy = config.policy.build(num_attributes, hidden)
@@ -171,7 +176,7 @@ class UlsDram(nn.Module):
         if self.image_encoder is None:
             empty = torch.zeros(0, 0, 0, device=batch.piece_ids_BL.device)
             return PictureRegions(empty, batch.window_M[:0], batch.num_windows)
-        regions_KRV = self.image_encoder(batch.pictures_K3SS)
+        regions_KRV = self.region_norm(self.image_encoder(batch.pictures_K3SS))
         return PictureRegions(regions_KRV[batch.picture_M], batch.window_M, batch.num_windows)
 
     def _tag(self, encoded: Encoded, pairs: Pairs | None) -> ModelOutput:

@@ -26,9 +26,6 @@ class TirConfig(BaseModel):
     init_std: float = Field(
         0.01, gt=0, description="standard deviation of the query, key and value weights"
     )
-    normalize_regions: bool = Field(
-        False, description="LayerNorm on region features before the keys and values"
-    )
     pooled: bool = Field(False, description="also add the pooled picture to every encoded piece")
 
 
@@ -64,7 +61,6 @@ class TirFusion(Fusion):
         self.region_key = nn.Linear(region_dim, config.dim, bias=False)
         self.region_value = nn.Linear(region_dim, config.dim, bias=False)
         self.out = nn.Linear(config.dim, hidden)
-        self.region_norm = nn.LayerNorm(region_dim) if config.normalize_regions else nn.Identity()
         self.pooled = nn.Linear(region_dim, hidden) if config.pooled else None
         for layer in (self.text_query, self.text_key, self.text_value):
             nn.init.normal_(layer.weight, std=config.init_std)
@@ -80,11 +76,10 @@ class TirFusion(Fusion):
             mask_BL,
             self.config.attention,
         )
-        regions_MRV = self.region_norm(pictures.regions_MRV)
         cross_MLD = attend(
             self.region_query(text_BLH)[pictures.window_M],
-            self.region_key(regions_MRV),
-            self.region_value(regions_MRV),
+            self.region_key(pictures.regions_MRV),
+            self.region_value(pictures.regions_MRV),
             None,
             self.config.attention,
         )
@@ -96,13 +91,13 @@ class TirFusion(Fusion):
         del mask_BL
         if self.pooled is None:
             return encoded_BLH
-        pooled_MV = self.region_norm(pictures.regions_MRV).mean(1)
+        pooled_MV = pictures.regions_MRV.mean(1)
         pooled_BH = pictures.mean_over_pictures(self.pooled(pooled_MV))
         return encoded_BLH + pooled_BH[:, None]
 
     def region_scores(self, text_BLH: Tensor, pictures: PictureRegions) -> Tensor:
         """Return the weights [M, L, R] with which pieces select regions (Fig. 6 and 7)."""
-        key_MRD = self.region_key(self.region_norm(pictures.regions_MRV))
+        key_MRD = self.region_key(pictures.regions_MRV)
         query_MLD = self.region_query(text_BLH)[pictures.window_M]
         scores_MLR = query_MLD @ key_MRD.mT / math.sqrt(self.config.dim)
         return torch.softmax(scores_MLR, -1) if self.config.attention == "softmax" else scores_MLR

@@ -28,14 +28,26 @@ from ulsdram_core.tokenizer import build_tokenizer
 PICTURE = {"image_encoder": {"architecture": "tiny", "width": 32}}
 PAR = {"policy": {"kind": "prototype"}, "head": "released"}
 NO_RANGE = {"policy": {"kind": "none"}, "head": "none"}
-TIR = {"kind": "tir", "tir": {"attention": "linear"}}
-TIR_SOFTMAX = {"kind": "tir", "tir": {"attention": "softmax", "init_std": 0.05}}
+TIR = {"kind": "tir", "tir": {"attention": "linear"}, "normalize_regions": True}
+TIR_SOFTMAX = {
+    "kind": "tir",
+    "tir": {"attention": "softmax", "init_std": 0.05},
+    "normalize_regions": True,
+}
 SYSTEMS = {
     "ULS-L (text only)": NO_RANGE,
-    "ULS-VL vanilla (concat)": {**NO_RANGE, **PICTURE, "fusion": {"kind": "concat"}},
+    "ULS-VL vanilla (concat)": {
+        **NO_RANGE,
+        **PICTURE,
+        "fusion": {"kind": "concat", "normalize_regions": True},
+    },
     "ULS-VL + TIR": {**NO_RANGE, **PICTURE, "fusion": TIR},
     "ULS-L + PAR": PAR,
-    "ULS-VL vanilla + PAR": {**PAR, **PICTURE, "fusion": {"kind": "concat"}},
+    "ULS-VL vanilla + PAR": {
+        **PAR,
+        **PICTURE,
+        "fusion": {"kind": "concat", "normalize_regions": True},
+    },
     "ULS-DRAM (TIR + PAR)": {**PAR, **PICTURE, "fusion": TIR},
     "ULS-DRAM, softmax TIR": {**PAR, **PICTURE, "fusion": TIR_SOFTMAX},
 }
