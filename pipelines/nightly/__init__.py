@@ -7,8 +7,8 @@ What makes a crash harmless, step by step (each file named here is put whole or 
    table has seen a newer one (`publish.py`).
 2. `scan.py`: the keys of an input file go to `_keys/<fingerprint>.arrow`. The name is a function
    of the content, so scanning again is a no-op and an unchanged file is never opened.
-3. `plan.py`: keys joined with the table give the rows to extract. `plan.json` is put last; a plan
-   without it does not exist. A plan is remade when the listing has changed.
+3. `planner.py`: keys joined with the table give the rows to extract. `plan.json` is put last; a
+   plan without it does not exist. A plan is remade when the listing has changed.
 4. `waves.py`: rows run in waves. Workers return rows and write nothing; only the driver writes a
    wave's Parquet file and then its marker with (path, rows). No marker: the wave runs again.
 5. `gate.py`: once, on all waves; a failed gate publishes nothing and leaves the run open.

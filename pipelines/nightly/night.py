@@ -11,7 +11,7 @@ from pipelines.nightly.crash import crash_point
 from pipelines.nightly.executor import Executor, WorkerDiedError
 from pipelines.nightly.inputs import InputFile, list_inputs
 from pipelines.nightly.model import ModelFacts, ModelSource
-from pipelines.nightly.plan import PlanBuilder, check_columns
+from pipelines.nightly.planner import PlanBuilder, check_columns
 from pipelines.nightly.rowmap import PlannedFile
 from pipelines.nightly.scan import FileSummary, ScanTask, read_summary, scan_file
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest

@@ -17,7 +17,8 @@ from pipelines.nightly.decode import DecodeSettings, InputChangedError
 from pipelines.nightly.executor import WorkerDiedError
 from pipelines.nightly.gate import RunStatistics
 from pipelines.nightly.night import Night
-from pipelines.nightly.plan import Plan, SaveOptions, load_newest_plan
+from pipelines.nightly.plan import Plan, load_newest_plan
+from pipelines.nightly.planner import SaveOptions
 from pipelines.nightly.publish import (
     Publisher,
     RewriteTask,
