@@ -3,6 +3,7 @@
 import importlib.util
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,8 +14,10 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from ulsdram_core.batch import Batch, Example, collate
+from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.examples import ExampleBuilder
 from ulsdram_core.extractor import Extractor
+from ulsdram_core.fitting import FitConfig, fit
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.model import UlsDram
@@ -185,3 +188,37 @@ def examples_of() -> Callable[[ModelParts, list[Product]], list[Example]]:
 @pytest.fixture(scope="session")
 def collated() -> Callable[[list[Example]], Batch]:
     return lambda examples: collate(examples, picture_size=PICTURE_SIZE)
+
+
+@pytest.fixture(scope="session")
+def demo_products() -> list[Product]:
+    """64 products of the demo catalogue with their titles' gold."""
+    config = DemoConfig(num_products=64, picture_size=PICTURE_SIZE)
+    rows = [row.to_product() for row in generate(config)]
+    return [replace(row, gold=row.gold_for("title")) for row in rows]
+
+
+@pytest.fixture(scope="session")
+def demo_extractor(demo_products: list[Product]) -> Extractor:
+    """A tiny ULS-DRAM (TIR, prototypes, BiLSTM-CRF) trained until it knows demo_products."""
+    config = ExtractorConfig.model_validate(
+        {
+            "model": {
+                "text_encoder": {"hidden": 64, "layers": 2, "dropout": 0.0},
+                "image_encoder": {"architecture": "tiny", "width": 8},
+                "fusion": {"kind": "tir", "tir": {"dim": 32}},
+                "tagger": {"hidden": 32, "dropout": 0.0},
+            },
+            "image": {"size": PICTURE_SIZE},
+        }
+    )
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer([row.texts["title"] for row in demo_products], vocab_size=600)
+    parts = assemble(config, LabelSet.from_products(demo_products), tokenizer)
+    text = TextProcessor(tokenizer, config.text)
+    examples = list(ExampleBuilder(text, parts.labels, config.image)(demo_products))
+    optim = {"text_rate": 2e-3, "image_rate": 5e-4}
+    options = {"epochs": 55, "batch_size": 8, "precision": "fp32", "picture_dropout": 0.0}
+    for _ in fit(parts, examples, FitConfig.model_validate(options | {"optim": optim})):
+        pass
+    return Extractor(parts, device="cpu", precision="fp32")

@@ -14,7 +14,7 @@ def test_none_builds_nothing():
 def test_equals_the_reference(parts_of, examples_of, collated, products, reference, head):
     parts = parts_of("tir", "none", "crf", model={"head": head})
     example = examples_of(parts, products[1:2])[0]
-    output = parts.model(collated([example]), lambda logits: None)
+    output = parts.model(collated([example]), lambda _: None)
     regions = [
         parts.model.image_encoder(torch.from_numpy(p).permute(2, 0, 1)[None])[0]
         for p in example.pictures

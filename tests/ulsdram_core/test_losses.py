@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from torch.testing import assert_close
 
 from ulsdram_core.losses import ExtractionLoss, LossConfig
@@ -44,7 +44,7 @@ def test_attribute_loss_is_the_cross_entropy_of_the_range(labelled, collated):
     gold = torch.zeros(len(examples), 5)
     for row, example in enumerate(examples):
         gold[row, [span.attribute for span in example.gold]] = 1.0
-    wanted = F.binary_cross_entropy(torch.sigmoid(logits), gold, reduction="sum")
+    wanted = functional.binary_cross_entropy(torch.sigmoid(logits), gold, reduction="sum")
     assert loss_of(parts, batch).attribute == pytest.approx(float(wanted), rel=1e-5)
 
 
@@ -52,7 +52,7 @@ def test_without_a_policy_the_classes_are_tagged(labelled, collated):
     parts, examples = labelled("none", "none", "softmax")
     batch = collated(examples)
     output = parts.model(batch, lambda _: None)
-    per_unit = F.cross_entropy(
+    per_unit = functional.cross_entropy(
         output.emissions_NUT.flatten(0, 1), batch.class_tags_BU.flatten(), reduction="none"
     )
     wanted = float((per_unit * batch.unit_mask_BU.flatten()).sum())

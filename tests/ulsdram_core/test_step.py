@@ -1,9 +1,13 @@
 """One optimiser step: the same from one batch, micro-batches or several workers."""
 
 import math
+import multiprocessing
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 from torch.testing import assert_close
 
@@ -107,3 +111,53 @@ def test_bf16_steps_stay_close(make_step, examples, collated):
     one, other = exact([collated(examples)]), rough([collated(examples)])
     assert other.loss == pytest.approx(one.loss, rel=0.05)
     assert all(p.dtype == torch.float32 for p in rough.model.parameters())
+
+
+def _work(rank, folder, make, shards, send):
+    """One worker of two: a step on its shard, under DistributedDataParallel."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
+
+    def add_up(numbers):
+        totals = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(totals)
+        return totals.tolist()
+
+    step = make(world_size=2, reduce=add_up)
+    model = step.model
+    step.model = DistributedDataParallel(model, find_unused_parameters=True)
+    results = [step(batches) for batches in shards[rank]]
+    dist.destroy_process_group()
+    weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
+    send.put((rank, [r.loss for r in results], weights))
+
+
+@pytest.mark.parametrize("kinds", [("tir",), ("none", "dynet", "softmax")])
+def test_data_parallel_workers_equal_one(make_step, examples, collated, tmp_path, kinds):
+    """Two processes, two micro-batches each; one has no picture, another no pair at all."""
+    bare = [replace(e, pictures=(), gold=()) for e in examples[:3]]
+    batches = [collated(bare), *(collated(examples[i : i + 4]) for i in (0, 4, 8))]
+    whole = make_step(kinds)
+    whole.loss = ExtractionLoss(LossConfig(), RangeConfig(max_wrong=0))
+    wanted = [whole(batches).loss, whole(batches[::-1]).loss]
+
+    def make(**options):
+        step = make_step(kinds, **options)
+        step.loss = ExtractionLoss(LossConfig(), RangeConfig(max_wrong=0))
+        return step
+
+    shards = [[batches[:2], batches[2:]], [batches[2:], batches[:2]]]
+    fork = multiprocessing.get_context("fork")
+    send = fork.Queue()
+    workers = [
+        fork.Process(target=_work, args=(rank, tmp_path, make, shards, send)) for rank in (0, 1)
+    ]
+    for worker in workers:
+        worker.start()
+    found = [send.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    for _, losses, weights in found:
+        assert losses == pytest.approx(wanted, rel=1e-4)
+        for name, tensor in state(whole).items():
+            assert_close(torch.from_numpy(weights[name]), tensor, rtol=1e-4, atol=1e-5, msg=name)

@@ -145,7 +145,7 @@ def test_first_attention_is_a_distribution_over_what_is_there(checkpoint):
 
 
 def test_a_tokenizer_with_more_pieces_is_refused(checkpoint):
-    with pytest.raises(ValueError, match="has 61 pieces, text encoder .* knows 60"):
+    with pytest.raises(ValueError, match="the tokenizer has 61 pieces"):
         build(checkpoint[1], num_pieces=61)
 
 
