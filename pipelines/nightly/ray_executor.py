@@ -19,7 +19,13 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 from pipelines.cluster import connect_cluster
 from pipelines.command import RunFailedError
 from pipelines.nightly.chunks import Chunk
-from pipelines.nightly.decode import DecodedBatch, InputChangedError, decode_chunk, num_batches
+from pipelines.nightly.decode import (
+    DecodedBatch,
+    DecodeSettings,
+    InputChangedError,
+    decode_chunk,
+    num_batches,
+)
 from pipelines.nightly.executor import Item, Result, WorkerDiedError
 from pipelines.nightly.stages import Stages, extract_batch, failure_of
 from pipelines.nightly.waves import Done, Failure, WaveRun
@@ -89,9 +95,9 @@ class ModelWorker:
             return failure_of(error)
 
 
-def decode_for_ray(chunk: Chunk, stages: Stages) -> list[object]:
+def decode_for_ray(chunk: Chunk, settings: DecodeSettings) -> list[object]:
     """A small sign of success, then the batches: the driver never fetches pixels."""
-    return [True, *decode_chunk(chunk, stages.decode)]
+    return [True, *decode_chunk(chunk, settings)]
 
 
 class RayExecutor:
@@ -180,6 +186,7 @@ class _Loop:
         self._config = config
         self._sizes = sizes
         self._stages_ref = ray.put(stages)
+        self._settings_ref = ray.put(stages.decode)  # without the model: no torch to import
         self._decode_task = ray.remote(num_cpus=config.cpus_per_worker, max_retries=0)(
             decode_for_ray
         )
@@ -225,7 +232,7 @@ class _Loop:
     def _start_decoding(self, chunk: Chunk) -> None:
         count = num_batches(chunk, self._stages.decode)
         sign, *batches = self._decode_task.options(num_returns=count + 1).remote(
-            chunk, self._stages_ref
+            chunk, self._settings_ref
         )
         pieces = chunk.slices(self._stages.decode.chunks.batch_rows)
         self._decoding[sign] = _Decoding(chunk, batches, pieces)

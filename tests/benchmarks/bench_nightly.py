@@ -11,6 +11,7 @@ unless --model names a directory; `--cost` gives each of its products a cost in 
 import argparse
 import io
 import json
+import os
 import resource
 import shutil
 import sys
@@ -26,6 +27,9 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "pipelines" / "nightly")]
+
+# workers must find the dictionary model too
+os.environ["PYTHONPATH"] = str(ROOT / "tests" / "pipelines" / "nightly")
 
 from dictionary_model import DictionarySource  # noqa: E402
 
