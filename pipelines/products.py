@@ -1,10 +1,10 @@
-"""Products, pictures included, out of a products table: a few by id, or the first ones.
+"""Products, pictures included, out of a products table: a few by id, or batch by batch.
 
 For explaining, comparing and showing; the nightly job has a reader of its own for whole files.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,11 +46,27 @@ class ProductReader:
         frames = [frame.filter(pl.col("product_id").is_in(wanted)) for frame in self._frames()]
         return {product.product_id: product for product in self._products(frames)}
 
-    def first(self, limit: int) -> list[Product]:
-        """Return the first products that have an id, in table order."""
-        kept = pl.col("product_id").is_not_null()
-        frames = [frame.filter(kept).head(limit) for frame in self._frames()]
-        return self._products(frames)[:limit]
+    def batches(self, *, limit: int | None = None, size: int = 256) -> Iterator[list[Product]]:
+        """Yield products in table order, a few at a time; of rows with one id only the first."""
+        seen: set[str] = set()
+        for frame in self._frames():
+            offset = 0
+            while limit is None or len(seen) < limit:
+                rows = collect(frame.slice(offset, size))
+                offset += size
+                if not rows.height:
+                    break
+                fresh = [
+                    row
+                    for row in rows.unique("product_id", keep="first", maintain_order=True).rows(
+                        named=True
+                    )
+                    if row["product_id"] is not None and row["product_id"] not in seen
+                ]
+                if limit is not None:
+                    fresh = fresh[: limit - len(seen)]
+                seen.update(row["product_id"] for row in fresh)
+                yield [self._product(row) for row in fresh]
 
     def gold(self) -> pl.LazyFrame | None:
         """`product_id, category, gold` of the labelled products; None if there is no gold."""

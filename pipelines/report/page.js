@@ -121,7 +121,7 @@ function sameWord(map, other) {
 // The pictures of a card, one row per model, with a button per word that has a heatmap.
 function pictures(card) {
   if (!card.pictures.length) return element("div", { class: "no-picture" }, "No picture");
-  const seen = card.sides.filter((side) => side.maps.length);
+  const seen = DATA.kind === "explain" ? [] : card.sides.filter((side) => side.maps.length);
   const rows = (seen.length ? seen : [card.sides[0]]).map((side) => ({
     side,
     figures: card.pictures.map((_, place) => overlaid(card, null, place, "")),
