@@ -22,6 +22,12 @@ class OptimConfig(BaseModel):
     task_rate: float | None = Field(
         None, gt=0, description="learning rate of everything else; null takes text_rate (paper)"
     )
+    fusion_rate: float | None = Field(
+        None,
+        gt=0,
+        description="learning rate of the fusion; null takes task_rate. Its attention has no "
+        "softmax, so fast steps over wide regions drown the text",
+    )
     weight_decay: float = Field(
         0.01, ge=0, description="decoupled decay of matrices; adamw only, as the paper's has none"
     )
@@ -55,6 +61,7 @@ class OptimConfig(BaseModel):
         rates = {
             "image": self.image_rate,
             "text": self.text_rate,
+            "fusion": self.fusion_rate or self.task_rate or self.text_rate,
             "task": self.task_rate or self.text_rate,
         }
         for part, rate in rates.items():
@@ -74,4 +81,6 @@ class OptimConfig(BaseModel):
 def _part(name: str) -> str:
     if name.startswith("image_encoder."):
         return "image"
+    if name.startswith(("fusion.", "region_norm.")):
+        return "fusion"
     return "text" if name.startswith("text_encoder.") else "task"

@@ -50,10 +50,12 @@ def head(tmp_path_factory):
     started = {key: value for key, value in environment.items() if key != "RAY_ADDRESS"}
     log = (folder / "head.log").open("w")
     process = subprocess.Popen(command, env=started, cwd=ROOT, stdout=log, stderr=log)
-    _wait_for_dashboard(dashboard, process)
-    yield environment
-    process.terminate()
-    process.wait(60)
+    try:
+        _wait_for_dashboard(dashboard, process)
+        yield environment
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def _wait_for_dashboard(port: int, process: subprocess.Popen) -> None:
