@@ -21,6 +21,9 @@ from ulsdram_core.regions import PictureRegions
 from ulsdram_core.tagger import TaggerConfig
 from ulsdram_core.text_encoder import TextEncoder, TextEncoderConfig
 
+# Pictures encoded at once when extracting: a batch of products may show any number of them.
+MAX_PICTURES = 64
+
 
 class ModelConfig(BaseModel):
     """The parts of a model."""
@@ -176,7 +179,9 @@ class UlsDram(nn.Module):
         if self.image_encoder is None:
             empty = torch.zeros(0, 0, 0, device=batch.piece_ids_BL.device)
             return PictureRegions(empty, batch.window_M[:0], batch.num_windows)
-        regions_KRV = self.region_norm(self.image_encoder(batch.pictures_K3SS))
+        size = len(batch.pictures_K3SS) if torch.is_grad_enabled() else MAX_PICTURES
+        parts = [self.image_encoder(some) for some in batch.pictures_K3SS.split(max(1, size))]
+        regions_KRV = self.region_norm(torch.cat(parts))
         return PictureRegions(regions_KRV[batch.picture_M], batch.window_M, batch.num_windows)
 
     def _tag(self, encoded: Encoded, pairs: Pairs | None) -> ModelOutput:

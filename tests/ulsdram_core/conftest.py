@@ -204,7 +204,7 @@ def demo_extractor(demo_products: list[Product]) -> Extractor:
     config = ExtractorConfig.model_validate(
         {
             "model": {
-                "text_encoder": {"hidden": 64, "layers": 2, "dropout": 0.0},
+                "text_encoder": {"hidden": 64, "layers": 1, "dropout": 0.0},
                 "image_encoder": {"architecture": "tiny", "width": 8},
                 "fusion": {"kind": "tir", "tir": {"dim": 32}},
                 "tagger": {"hidden": 32, "dropout": 0.0},
@@ -217,8 +217,8 @@ def demo_extractor(demo_products: list[Product]) -> Extractor:
     parts = assemble(config, LabelSet.from_products(demo_products), tokenizer)
     text = TextProcessor(tokenizer, config.text)
     examples = list(ExampleBuilder(text, parts.labels, config.image)(demo_products))
-    optim = {"text_rate": 2e-3, "image_rate": 5e-4}
-    options = {"epochs": 55, "batch_size": 8, "precision": "fp32", "picture_dropout": 0.0}
+    optim = {"text_rate": 3e-3, "image_rate": 5e-4}
+    options = {"epochs": 40, "batch_size": 8, "precision": "fp32", "picture_dropout": 0.0}
     for _ in fit(parts, examples, FitConfig.model_validate(options | {"optim": optim})):
         pass
     return Extractor(parts, device="cpu", precision="fp32")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from ulsdram_core import model as model_module
 from ulsdram_core.batch import Example
 from ulsdram_core.model import ModelConfig
 from ulsdram_core.pairs import Pairs, predicted_pairs
@@ -132,6 +133,44 @@ def test_a_shared_picture_is_encoded_once(parts_of, examples_of, collated, produ
     assert len(batch.picture_M) == 2 * len(example.pictures)
 
 
+@torch.no_grad()
+def test_many_pictures_are_encoded_some_at_a_time(
+    parts_of, examples_of, collated, products, monkeypatch
+):
+    parts = parts_of("tir")
+    batch = collated(examples_of(parts, products))
+    whole = parts.model.see(batch).regions_MRV
+    seen = []
+    parts.model.image_encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    monkeypatch.setattr(model_module, "MAX_PICTURES", 4)
+    assert_close(parts.model.see(batch).regions_MRV, whole, **CLOSE)
+    assert seen == [4, 4, 4, 4, 2]
+
+
+class Louder(nn.Module):
+    """An image encoder whose regions are a hundred times as large."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pictures):
+        return 100 * self.encoder(pictures)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS[1:])
+@torch.no_grad()
+def test_normalised_regions_do_not_depend_on_their_scale(
+    parts_of, examples_of, collated, products, fusion
+):
+    config = {"kind": fusion, "heads": 2, "dim": 8, "normalize_regions": True}
+    model = parts_of(fusion, model={"fusion": config}).model
+    batch = collated(examples_of(parts_of(fusion), products[:4]))
+    logits = model(batch, every_pair).logits_BC
+    model.image_encoder = Louder(model.image_encoder)
+    assert_close(model(batch, every_pair).logits_BC, logits, rtol=1e-3, atol=1e-3)
+
+
 class Scrambled(nn.Module):
     """An image encoder whose regions are laid out as in the released code."""
 
@@ -249,3 +288,30 @@ def test_picture_size_reaches_a_vision_transformer(parts_of, examples_of, collat
     examples = examples_of(parts, products[1:2])
     output = parts.model.eval()(collated(examples), every_pair)
     assert output.logits_BC.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("fusion", "policy", "tagger"),
+    [
+        *((fusion, "prototype", "bilstm_crf") for fusion in FUSIONS),
+        *(("tir", policy, tagger) for policy in POLICIES[2:] for tagger in TAGGERS),
+        *(("concat", "none", tagger) for tagger in TAGGERS),
+    ],
+)
+def test_bf16_is_near_fp32_forward_and_backward(
+    parts_of, examples_of, collated, products, fusion, policy, tagger
+):
+    parts = parts_of(fusion, policy, tagger)
+    batch = collated(examples_of(parts, products[:5]))
+    with torch.no_grad():
+        exact = parts.model(batch, every_pair)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = parts.model(batch, every_pair)
+    assert rough.emissions_NUT.dtype == rough.logits_BC.dtype == torch.float32
+    assert_close(rough.logits_BC, exact.logits_BC, rtol=0.1, atol=0.1)
+    spread = exact.emissions_NUT[exact.mask_NU].std()
+    error = (rough.emissions_NUT - exact.emissions_NUT)[exact.mask_NU].abs().mean()
+    assert error < 0.05 * spread
+    rough.emissions_NUT.square().sum().backward()
+    gradients = [p.grad for p in parts.model.parameters() if p.grad is not None]
+    assert all(g.isfinite().all() and g.dtype == torch.float32 for g in gradients)
