@@ -90,10 +90,16 @@ def write_catalogue(
 
 
 class Peak:
-    """Summed proportional memory of this process and all below it, sampled in a thread."""
+    """Summed proportional memory of this process and all below it, sampled in a thread.
+
+    `cpu_seconds`: what all of them have computed, Ray's own processes included. On a machine that
+    others use too, useful core seconds by this number says more than `efficiency`.
+    """
 
     def __init__(self) -> None:
         self.bytes = 0
+        self._cpu: dict[int, float] = {}
+        self._cpu_before = 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
@@ -114,9 +120,17 @@ class Peak:
             for process in [me, *me.children(recursive=True)]:
                 try:
                     total += _pss(process.pid)
+                    times = process.cpu_times()
                 except (OSError, psutil.Error):
                     continue
+                self._cpu[process.pid] = times.user + times.system
+            self._cpu_before = self._cpu_before or sum(self._cpu.values())
             self.bytes = max(self.bytes, total)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Since the first sample."""
+        return round(sum(self._cpu.values()) - self._cpu_before, 1)
 
 
 def _pss(pid: int) -> int:
@@ -142,7 +156,13 @@ def night(folder: Path, arguments: argparse.Namespace, *, name: str) -> dict:
     with Peak() as peak:
         summary = job.run(NightlyRequest((str(folder / "in"),)))
     seconds = round(time.monotonic() - started, 1)
-    say(name, summary, wall_seconds=seconds, peak_pss_mb=round(peak.bytes / 1e6))
+    say(
+        name,
+        summary,
+        wall_seconds=seconds,
+        peak_pss_mb=round(peak.bytes / 1e6),
+        cpu_seconds=peak.cpu_seconds,
+    )
     return summary
 
 
