@@ -9,14 +9,14 @@ from pipelines.compare import KINDS, Answers, Comparison, GateCheck
 from pipelines.extraction_rows import read_extractions
 from pipelines.products import ProductReader
 from pipelines.report import charts
-from pipelines.report.card import Side, card
+from pipelines.report.card import Side, card, with_maps
 from pipelines.report.cards import filtered_cards
 from pipelines.report.grid import grid, number, percent
 from pipelines.report.markup import Markup, joined, tag
 from pipelines.report.model_view import ModelView
 from pipelines.report.page import Section, render_page
 from pipelines.terminal import Style, clean, columns, meter
-from ulsdram_core.schema import Extraction, Product, Status
+from ulsdram_core.schema import Product
 
 PICTURE_SIDE = 192
 _SAMPLE_LINES = 12
@@ -96,7 +96,7 @@ def comparison_page(
         filters = filtered_cards(
             attributes=sorted(attributes),
             statuses=sorted({side["status"] for side in sides}),
-            kinds=[("all", "all products"), ("empty", f"without a value in {before}")],
+            kinds=[("all", "all products"), ("wrong", "with a mistake")],
             heatmaps=True if has_maps else None,
             kind="pairs",
         )
@@ -123,9 +123,10 @@ def _tiles(comparison: Comparison) -> Markup:
         ("Kept share", percent(comparison.kept_share), f"of the answers of {comparison.names[0]}"),
         *((kind.capitalize(), number(totals[kind]), "answers") for kind in KINDS[1:]),
     ]
-    for name, quality in zip(comparison.names, comparison.quality, strict=True):
-        if quality is not None:
-            tiles.append(("TAG-F1", percent(quality.total["f1"]), name))
+    before, after = comparison.quality
+    if before is not None and after is not None:
+        note = f"{comparison.names[0]}: {percent(before.total['f1'])}"
+        tiles.append(("TAG-F1", percent(after.total["f1"]), note))
     return tag(
         "dl",
         (
@@ -182,27 +183,12 @@ def sample_cards(
     cards = []
     for product_id in ids:
         product = known.get(product_id) or Product(product_id, {})
-        row = []
-        for place, (side, rows) in enumerate(zip(sides, stored, strict=True)):
-            extraction, model_id = rows[product_id]
-            view = views[place] if views else None
-            row.append(_side(side.name, extraction, model_id, product, view))
+        row = [Side(side.name, *rows[product_id]) for side, rows in zip(sides, stored, strict=True)]
+        if views:
+            row = with_maps(product, row, views)
         found = card(product, row, picture_side=PICTURE_SIDE)
         cards.append({**found, "change": notes[product_id]})
     return cards
-
-
-def _side(
-    name: str,
-    extraction: Extraction,
-    model_id: str | None,
-    product: Product,
-    view: ModelView | None,
-) -> Side:
-    maps = ()
-    if view is not None and extraction.status is not Status.QUARANTINED:
-        maps = tuple(view.maps(product, view.value_words(product, extraction.values)))
-    return Side(name, extraction, model_id, maps)
 
 
 def _notes(changes: pl.DataFrame) -> dict[str, str]:

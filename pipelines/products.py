@@ -28,6 +28,7 @@ GOLD_SPANS = pl.List(
         }
     )
 )
+Kind = pl.DataType | type[pl.DataType]
 _BYTES_LIMIT = 20_000_000
 
 _log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class ProductReader:
         frames = []
         for part, schema in self._parts():
             if self.columns.gold in schema:
-                wanted = {
+                wanted: dict[str, tuple[str | None, Kind]] = {
                     "product_id": (self.columns.product_id, pl.String),
                     "category": (self.columns.category, pl.String),
                     "gold": (self.columns.gold, GOLD_SPANS),
@@ -98,7 +99,7 @@ class ProductReader:
     def _frames(self) -> list[pl.LazyFrame]:
         """Every part with the columns under their own names; pictures stay as they are."""
         columns = self.columns
-        flat = {
+        flat: dict[str, tuple[str | None, Kind]] = {
             "product_id": (columns.product_id, pl.String),
             **{f"text:{name}": (column, pl.String) for name, column in columns.sources.items()},
             "category": (columns.category, pl.String),

@@ -9,7 +9,7 @@ from pipelines.analysis.moments import Moment
 from pipelines.analysis.results import ResultTable
 from pipelines.extraction_rows import StoredExtraction, read_extractions
 from pipelines.products import ProductReader
-from pipelines.report.card import Side, card, side_of
+from pipelines.report.card import Side, card, with_maps
 from pipelines.report.cards import filtered_cards
 from pipelines.report.facts import Facts, gather_facts
 from pipelines.report.markup import joined, tag
@@ -123,18 +123,14 @@ def _batch(
 ) -> list[dict[str, Any]]:
     """Cards of a few products: the table's values, beside the baseline's if there is one."""
     name = request.model.name if request.model is not None else "Table"
-    rows: list[list[Side]] = []
-    for product, (extraction, model_id) in zip(products, stored, strict=True):
-        maps = ()
-        if request.model is not None:
-            words = request.model.value_words(product, extraction.values)
-            maps = tuple(request.model.maps(product, words))
-        rows.append([Side(name, extraction, model_id, maps)])
+    rows = [[Side(name, extraction, model_id)] for extraction, model_id in stored]
+    views = [request.model]
     if request.baseline is not None:
         found = request.baseline.extract(products)
-        for row, product, extraction in zip(rows, products, found, strict=True):
-            row.append(side_of(request.baseline, product, extraction))
+        for row, extraction in zip(rows, found, strict=True):
+            row.append(Side(request.baseline.name, extraction, request.baseline.model_id))
+        views.append(request.baseline)
     return [
-        card(product, sides, picture_side=PICTURE_SIDE)
-        for product, sides in zip(products, rows, strict=True)
+        card(product, with_maps(product, row, views), picture_side=PICTURE_SIDE)
+        for product, row in zip(products, rows, strict=True)
     ]

@@ -1,7 +1,7 @@
 """Product cards as plain data: what the page's script draws."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.report.model_view import ModelView, WordMap
@@ -23,10 +23,17 @@ class Side:
     maps: tuple[WordMap, ...] = ()
 
 
-def side_of(view: ModelView, product: Product, extraction: Extraction) -> Side:
-    """Return a model's answer with the heatmaps of its values' words."""
-    maps = view.maps(product, view.value_words(product, extraction.values))
-    return Side(view.name, extraction, view.model_id, tuple(maps))
+def with_maps(
+    product: Product, sides: Sequence[Side], views: Sequence[ModelView | None]
+) -> list[Side]:
+    """Return the sides with heatmaps of the words that any side's values are made of."""
+    values = [value for side in sides for value in side.extraction.values]
+    return [
+        side
+        if view is None
+        else replace(side, maps=tuple(view.maps(product, view.value_words(product, values))))
+        for side, view in zip(sides, views, strict=True)
+    ]
 
 
 def card(product: Product, sides: Sequence[Side], *, picture_side: int) -> dict[str, Any]:

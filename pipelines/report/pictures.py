@@ -32,7 +32,7 @@ def thumbnail(data: bytes, *, side: int) -> Thumbnail | None:
     except PictureError:
         return None
     width, height = _upright_size(data)
-    scale = side / max(width, height)
+    scale = min(1.0, side / max(width, height))
     shape = (max(1, round(width * scale)), max(1, round(height * scale)))
     buffer = io.BytesIO()
     picture = Image.fromarray(pixels)
