@@ -47,14 +47,19 @@ def row_numbers(statistics: RunStatistics) -> dict[str, Any]:
 
 
 def work_numbers(totals: WaveTotals, *, seconds: float, num_cores: int) -> dict[str, Any]:
-    """What this attempt worked; `efficiency` = core seconds needed by core seconds available."""
-    needed = totals.decode_seconds + totals.model_seconds
+    """What this attempt worked.
+
+    `efficiency` = core seconds that decoding and model took by those available, between the first
+    and the last result; the time until the first one is `start_seconds`.
+    """
+    available = num_cores * totals.steady_seconds
     return {
         "rows_worked": totals.rows,
         "products_per_second": round(totals.rows / seconds, 3) if seconds else 0.0,
         "decode_core_seconds": round(totals.decode_seconds, 3),
         "model_core_seconds": round(totals.model_seconds, 3),
-        "efficiency": round(needed / (num_cores * seconds), 4) if seconds else 0.0,
+        "efficiency": round(totals.steady_core_seconds / available, 4) if available else 0.0,
+        "start_seconds": round(totals.start_seconds, 3),
         "bytes_read": totals.bytes_read,
         "poison_rows": totals.poison_rows,
         "worker_failures": totals.worker_failures,

@@ -8,6 +8,7 @@ the driver with it (the local executor).
 
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -75,6 +76,9 @@ class WaveTotals:
     decode_seconds: float = 0.0
     model_seconds: float = 0.0
     bytes_read: int = 0
+    start_seconds: float = 0.0  # until the first rows came back
+    steady_seconds: float = 0.0  # from then to the last rows
+    steady_core_seconds: float = 0.0  # of the rows that came back in that time
 
     def add(self, other: "WaveTotals") -> None:
         """Add the sums of another attempt."""
@@ -117,6 +121,8 @@ class WaveRun:
         self._chunks: deque[Chunk] = deque()
         self._open: dict[int, _OpenWave] = {}
         self._input_changed: InputChangedError | None = None
+        self._started = time.monotonic()
+        self._first_done: float | None = None
         self._progress = Progress(plan.counts.extract - staging.num_rows)
 
     def next_chunk(self) -> Chunk | None:
@@ -136,6 +142,7 @@ class WaveRun:
     def finished(self, chunk: Chunk, done: Done) -> None:
         """Count the rows of a chunk, or of a part of one."""
         assert done.rows.num_rows == len(chunk), (chunk.name, done.rows.num_rows)
+        self._keep_time(done)
         self.totals.decode_seconds += done.decode_seconds
         self.totals.model_seconds += done.model_seconds
         self.totals.bytes_read += done.bytes_read
@@ -170,6 +177,15 @@ class WaveRun:
             raise self._input_changed
         assert not self._open, sorted(self._open)
         assert not self._waiting_waves
+
+    def _keep_time(self, done: Done) -> None:
+        now = time.monotonic()
+        if self._first_done is None:
+            self._first_done = now
+            self.totals.start_seconds = now - self._started
+            return
+        self.totals.steady_seconds = now - self._first_done
+        self.totals.steady_core_seconds += done.decode_seconds + done.model_seconds
 
     def _open_next_wave(self) -> bool:
         if not self._waiting_waves:

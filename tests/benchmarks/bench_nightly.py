@@ -50,6 +50,7 @@ SHOWN = (
     "write_amplification",
     "products_per_second",
     "efficiency",
+    "start_seconds",
     "decode_core_seconds",
     "model_core_seconds",
     "phase_seconds",
