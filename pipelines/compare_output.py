@@ -109,6 +109,7 @@ def comparison_page(
             "kind": "compare",
             "attributes": attributes,
             "heatmaps": has_maps,
+            "has_texts": any(found["texts"] for found in cards),
             "cards": list(cards),
         },
     )

@@ -17,17 +17,14 @@ from pipelines.storage import Storage
 from pipelines.tables import Columns
 from ulsdram_core.schema import GoldSpan, Product
 
-GOLD_SPANS = pl.List(
-    pl.Struct(
-        {
-            "attribute": pl.String,
-            "value": pl.String,
-            "start": pl.Int32,
-            "end": pl.Int32,
-            "source": pl.String,
-        }
-    )
-)
+GOLD_FIELDS = {
+    "attribute": pl.String,
+    "value": pl.String,
+    "start": pl.Int32,
+    "end": pl.Int32,
+    "source": pl.String,
+}
+GOLD_SPANS = pl.List(pl.Struct(GOLD_FIELDS))
 Kind = pl.DataType | type[pl.DataType]
 _BYTES_LIMIT = 20_000_000
 
@@ -77,10 +74,10 @@ class ProductReader:
                 wanted: dict[str, tuple[str | None, Kind]] = {
                     "product_id": (self.columns.product_id, pl.String),
                     "category": (self.columns.category, pl.String),
-                    "gold": (self.columns.gold, GOLD_SPANS),
                 }
                 chosen = [read_column(c, schema, k).alias(name) for name, (c, k) in wanted.items()]
-                frames.append(part.select(chosen))
+                gold = _read_gold(self.columns.gold, schema).alias("gold")
+                frames.append(part.select(*chosen, gold))
         if not frames:
             return None
         labelled = pl.concat(frames).filter(pl.col("gold").is_not_null())
@@ -104,12 +101,12 @@ class ProductReader:
             **{f"text:{name}": (column, pl.String) for name, column in columns.sources.items()},
             "category": (columns.category, pl.String),
             "specs": (columns.specs, SPECS),
-            "gold": (columns.gold, GOLD_SPANS),
             "updated_at": (columns.updated_at, pl.Datetime("us", "UTC")),
         }
         frames = []
         for part, schema in self._parts():
             chosen = [read_column(c, schema, kind).alias(name) for name, (c, kind) in flat.items()]
+            chosen.append(_read_gold(columns.gold, schema).alias("gold"))
             chosen += [
                 pl.col(name).alias(f"picture:{name}")
                 for name in columns.pictures()
@@ -169,16 +166,32 @@ class ProductReader:
             return []
 
 
+def _read_gold(column: str | None, schema: pl.Schema) -> pl.Expr:
+    """The gold column with all its fields: a table may leave `source` out."""
+    found = schema.get(column or "")
+    if not isinstance(found, pl.List) or not isinstance(found.inner, pl.Struct):
+        return read_column(column, schema, GOLD_SPANS)
+    given = {field.name for field in found.inner.fields}
+    fields = [
+        (pl.element().struct.field(name) if name in given else pl.lit(None)).cast(kind).alias(name)
+        for name, kind in GOLD_FIELDS.items()
+    ]
+    return pl.col(column or "").list.eval(pl.struct(fields))
+
+
 def _is_newer(row: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
     if row["updated_at"] is None:
         return False
     return known["updated_at"] is None or row["updated_at"] > known["updated_at"]
 
 
-def _gold_spans(cell: Sequence[Mapping[str, Any]]) -> list[GoldSpan]:
-    return [
-        GoldSpan(
-            span["attribute"], span["value"], span["start"], span["end"], span["source"] or "title"
-        )
-        for span in cell
-    ]
+def _gold_spans(cell: Sequence[Mapping[str, Any] | None]) -> list[GoldSpan]:
+    """Return the spans that can be read; others are for prepare to complain about."""
+    spans = []
+    for span in cell:
+        if span is None or None in (span["attribute"], span["start"], span["end"]):
+            continue
+        if 0 <= span["start"] < span["end"]:
+            name, value, source = span["attribute"], span["value"] or "", span["source"] or "title"
+            spans.append(GoldSpan(name, value, span["start"], span["end"], source))
+    return spans

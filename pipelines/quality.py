@@ -67,6 +67,7 @@ def _judged(values: pl.LazyFrame, labelled: pl.LazyFrame) -> pl.LazyFrame:
             start=span.field("start").cast(pl.Int32),
             end=span.field("end").cast(pl.Int32),
         )
+        .drop_nulls()
         .unique()
         .with_columns(gold=pl.lit(1, pl.Int64))
     )

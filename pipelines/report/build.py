@@ -70,7 +70,13 @@ def build_report(request: ReportRequest) -> Report:
         title=request.title,
         subtitle=_subtitle(facts),
         sections=[*number_sections(facts), Section("products", "Products", content)],
-        data={"kind": "report", "attributes": attributes, "cards": cards, "heatmaps": is_shown},
+        data={
+            "kind": "report",
+            "attributes": attributes,
+            "heatmaps": is_shown,
+            "has_texts": request.products is not None,
+            "cards": cards,
+        },
     )
     return Report(html, facts, len(cards), num_maps)
 

@@ -1,5 +1,6 @@
 """Product cards as plain data: what the page's script draws."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +28,7 @@ def with_maps(
     product: Product, sides: Sequence[Side], views: Sequence[ModelView | None]
 ) -> list[Side]:
     """Return the sides with heatmaps of the words that any side's values are made of."""
-    values = [value for side in sides for value in side.extraction.values]
+    values = [v for side in sides for v in side.extraction.values if _is_found(v, product)]
     return [
         side
         if view is None
@@ -51,11 +52,11 @@ def card(product: Product, sides: Sequence[Side], *, picture_side: int) -> dict[
             if text.strip()
         ],
         "pictures": pictures,
-        "sides": [_side(side, gold, is_labelled=product.gold is not None) for side in sides],
+        "sides": [_side(side, product, gold) for side in sides],
     }
 
 
-def _side(side: Side, gold: Sequence[GoldSpan], *, is_labelled: bool) -> dict[str, Any]:
+def _side(side: Side, product: Product, gold: Sequence[GoldSpan]) -> dict[str, Any]:
     extraction = side.extraction
     wanted = gold_spans(gold)
     found = {(v.attribute, v.source, v.start, v.end) for v in extraction.values}
@@ -67,13 +68,23 @@ def _side(side: Side, gold: Sequence[GoldSpan], *, is_labelled: bool) -> dict[st
         "status": extraction.status.value,
         "reason": None if extraction.reason is None else extraction.reason.value,
         "values": [
-            {**_value(value), "correct": _key(value) in wanted if is_labelled else None}
+            {
+                **_value(value),
+                "correct": None if product.gold is None else _key(value) in wanted,
+                "is_found": _is_found(value, product),
+            }
             for value in extraction.values
         ],
         "missed": [{"attribute": span.attribute, "value": span.value} for span in missed],
         "range": [[entry.attribute, _rounded(entry.score)] for entry in extraction.range],
         "maps": [word.to_json() for word in side.maps],
     }
+
+
+def _is_found(value: Value, product: Product) -> bool:
+    """Whether the value stands where it was found: the text may have changed since."""
+    text = product.texts.get(value.source)
+    return text is not None and text[value.start : value.end] == value.value
 
 
 def _key(value: Value) -> tuple[str, str, int, int]:
@@ -92,6 +103,6 @@ def _value(value: Value) -> dict[str, Any]:
     }
 
 
-def _rounded(number: float) -> float | None:
+def _rounded(number: float | None) -> float | None:
     """Four digits; None for what JSON cannot say."""
-    return round(number, 4) if number == number and abs(number) != float("inf") else None
+    return round(number, 4) if number is not None and math.isfinite(number) else None

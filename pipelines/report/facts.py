@@ -77,15 +77,14 @@ def gather_facts(
 def read_runs(table: ResultTable) -> list[dict[str, Any]]:
     """Return the newest runs' reports, newest first; runs that left none are left out."""
     runs = table.storage.join(RUNS)
-    known = [name for name in runs.names() if not name.startswith("_")]
+    committed = collect(table.runs())["run_id"].drop_nulls().to_list()
+    # Failed runs commit nothing; ids sort by time unless somebody named them.
+    others = [name for name in sorted(runs.names(), reverse=True) if name[:1] != "_"]
     reports = []
-    for name in sorted(known, reverse=True):
-        folder = runs.join(name)
-        if name.endswith(".json") or not folder.is_folder():
-            continue
-        report = read_json(folder.join("report.json"))
+    for name in dict.fromkeys([*committed[:MAX_RUNS], *others[:MAX_RUNS]]):
+        report = read_json(runs.join(name, "report.json"))
         if report is not None:
-            opened = read_json(folder.join("run.json")) or {}
+            opened = read_json(runs.join(name, "run.json")) or {}
             reports.append({**report, "opened_at": opened.get("opened_at", "")})
     reports.sort(key=lambda report: report["opened_at"], reverse=True)
     return reports[:MAX_RUNS]

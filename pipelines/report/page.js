@@ -37,7 +37,9 @@ function colour(attribute) {
 
 function highlighted(source, text, values) {
   const points = Array.from(text);
-  const spans = values.filter((v) => v.source === source && v.start < points.length);
+  const spans = values.filter(
+    (v) => v.is_found !== false && v.source === source && v.start < points.length,
+  );
   const cuts = new Set([0, points.length]);
   for (const span of spans) {
     cuts.add(span.start);
@@ -224,6 +226,9 @@ function valueRow(value) {
       { class: "value", dir: "auto" },
       value.value,
       isChanged ? element("span", { class: "normalized" }, ` \u2192 ${value.normalized}`) : null,
+      value.is_found === false && DATA.has_texts !== false
+        ? element("span", { class: "normalized" }, " (the text has changed since)")
+        : null,
     ),
     element("span", { class: "score" }, verdict(value), meter(value.confidence), percent(value.confidence)),
   );

@@ -59,6 +59,19 @@ def test_pictures_from_lists_and_files(tmp_path):
     assert (found.category, found.gold, dict(found.texts)) == (None, None, {"title": "x"})
 
 
+def test_gold_that_makes_no_sense_is_left_out(tmp_path):
+    spans = [
+        {"attribute": "a", "value": "x", "start": 0, "end": 1},
+        {"attribute": "a", "value": "x", "start": 2, "end": 1},
+        {"attribute": None, "value": "x", "start": 0, "end": 1},
+        None,
+    ]
+    frame = pl.DataFrame({"product_id": ["p"], "title": ["x"], "gold": [spans]})
+    frame.write_parquet(tmp_path / "p.parquet")
+    gold = ProductReader(Storage.of(tmp_path / "p.parquet")).find(["p"])["p"].gold
+    assert [(span.attribute, span.source, span.end) for span in gold] == [("a", "title", 1)]
+
+
 def test_a_missing_key_column_is_named(tmp_path):
     pl.DataFrame({"id": ["a"]}).write_parquet(tmp_path / "p.parquet")
     with pytest.raises(QueryError, match="product_id"):

@@ -3,16 +3,21 @@
 import base64
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from pipelines.analysis import table
+from pipelines.extraction_rows import extraction_of
 from pipelines.products import ProductReader
 from pipelines.report.build import ReportRequest, build_report
+from pipelines.report.card import Side
+from pipelines.report.card import card as draw
 from pipelines.report.facts import gather_facts, read_runs
 from pipelines.report.model_view import ModelView
 from pipelines.report.sample import sample_ids
 from pipelines.storage import Storage
+from ulsdram_core.schema import Extraction, Status, Value
 
 
 def data_of(html: str) -> dict:
@@ -133,3 +138,20 @@ def test_no_products_no_models_and_no_cards(shop):
     assert len(data_of(bare.html)["cards"]) == 3
     assert 'name="heatmaps"' not in bare.html
     assert build_report(ReportRequest(table(shop.table), num_cards=0)).num_cards == 0
+
+
+def test_a_text_that_changed_is_not_highlighted(shop):
+    product = shop.products[8].to_product()
+    extraction = extraction_of(shop.rows["night-1"][8])
+    moved = replace(product, texts={"title": "x" + product.texts["title"]})
+    for shown, is_found in ((product, True), (moved, False)):
+        values = draw(shown, [Side("s", extraction)], picture_side=32)["sides"][0]["values"]
+        assert {value["is_found"] for value in values} == {is_found}
+
+
+def test_a_confidence_that_is_no_number_is_left_open(shop):
+    product = shop.products[8].to_product()
+    value = Value("color", "red", "title", 0, 3, float("nan"))
+    extraction = Extraction(product.product_id, Status.OK, None, (value,))
+    shown = draw(product, [Side("s", extraction)], picture_side=32)
+    assert shown["sides"][0]["values"][0]["confidence"] is None
