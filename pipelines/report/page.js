@@ -390,6 +390,7 @@ function refresh() {
   state.drawn = 0;
   list.replaceChildren();
   drawMore(false);
+  list.setAttribute("aria-busy", "false");
   if (found) {
     const [shown, all] = [state.shown.length.toLocaleString("en"), DATA.cards.length.toLocaleString("en")];
     found.textContent = shown === all ? `${all} products` : `${shown} of ${all} products`;
@@ -400,6 +401,7 @@ if (form) {
   let waiting = 0;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", () => {
+    list.setAttribute("aria-busy", "true");
     clearTimeout(waiting);
     waiting = setTimeout(() => {
       const box = form.elements.namedItem("heatmaps");
@@ -407,7 +409,10 @@ if (form) {
       refresh();
     }, 120);
   });
-  form.addEventListener("reset", () => setTimeout(() => form.dispatchEvent(new Event("input")), 0));
+  form.addEventListener("reset", () => {
+    list.setAttribute("aria-busy", "true");
+    setTimeout(() => form.dispatchEvent(new Event("input")), 0); // the fields are reset after this
+  });
 }
 
 if (list) {

@@ -91,9 +91,19 @@ def test_injected_code_and_styles_are_refused(pages, visit):
     assert len([text for text in visited.complaints if "Content Security Policy" in text]) >= 2
 
 
+def settle(page) -> None:
+    """Wait until the filters have been applied."""
+    page.wait_for_selector("#cards[aria-busy=false]", state="attached")
+
+
+def wait_for_cards(page, *, more_than: int) -> None:
+    """Wait until more cards are drawn; the page's policy forbids to wait for an expression."""
+    page.locator(".card").nth(more_than).wait_for(state="attached")
+
+
 def found(page) -> int:
     """How many products the filters leave, as told to a screen reader."""
-    page.wait_for_timeout(300)
+    settle(page)
     return int(page.locator("#found").inner_text().split()[0].replace(",", ""))
 
 
@@ -131,11 +141,11 @@ def test_filters_agree_with_the_rows(pages, visit, shop):
 def test_order_by_doubt_and_by_id(pages, visit):
     page = visit(pages / "report.html").page
     page.get_by_role("combobox", name="Order").select_option("id")
-    page.wait_for_timeout(300)
+    settle(page)
     ids = page.locator(".card h3").all_text_contents()
     assert ids == sorted(ids)
     page.get_by_role("combobox", name="Order").select_option("unsure")
-    page.wait_for_timeout(300)
+    settle(page)
     first = page.locator(".card").first.locator(".values .score").all_text_contents()
     assert any("30%" in text for text in first)
 
@@ -242,12 +252,11 @@ def test_two_thousand_cards_are_drawn_as_they_are_needed(visit, tmp_path):
     file.write_text(html, encoding="utf-8")
     visited = visit(file)
     page = visited.page
-    page.wait_for_timeout(300)
     assert found(page) == NUM_MANY
     drawn = page.locator(".card").count()
     assert 0 < drawn < 200
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-    page.wait_for_function(f"document.querySelectorAll('.card').length > {drawn}")
+    wait_for_cards(page, more_than=drawn)
     page.get_by_label("Search").fill("word 1999")
     assert found(page) == 1
     assert page.locator(".card h3").text_content() == "p01999"
@@ -258,6 +267,6 @@ def test_two_thousand_cards_are_drawn_as_they_are_needed(visit, tmp_path):
     shown = page.locator(".card").count()
     more.focus()
     page.keyboard.press("Enter")
-    page.wait_for_function(f"document.querySelectorAll('.card').length > {shown}")
+    wait_for_cards(page, more_than=shown)
     assert page.evaluate("document.activeElement.className").startswith("card")
     assert [text for text in visited.complaints if "image" not in text.lower()] == []
