@@ -242,14 +242,21 @@ class _Loop:
         while len(self._workers) < self._sizes.model_workers and (self._ready or self._decoding):
             actor = self._actor_class.remote(self._stages_ref)
             self._workers.append(_Worker(actor, actor.ready.remote()))
-        most = self._config.batches_per_model_worker
         while self._ready:
-            able = [w for w in self._workers if w.starting is None and len(w.batches) < most]
+            ref, piece = self._ready[0]
+            able = [worker for worker in self._workers if self._may_take(worker, piece)]
             if not able:
                 return
             worker = min(able, key=lambda w: len(w.batches))
-            ref, piece = self._ready.popleft()
+            self._ready.popleft()
             worker.batches[worker.actor.extract.remote(ref)] = piece
+
+    def _may_take(self, worker: _Worker, piece: Chunk) -> bool:
+        """A row by itself is a suspect: it gets an actor to itself, so that no other is blamed."""
+        if worker.starting is not None or any(len(other) == 1 for other in worker.batches.values()):
+            return False
+        most = 1 if len(piece) == 1 else self._config.batches_per_model_worker
+        return len(worker.batches) < most
 
     def _await_one(self) -> None:
         starting = {w.starting: w for w in self._workers if w.starting is not None}
