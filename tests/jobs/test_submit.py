@@ -47,6 +47,9 @@ def head(tmp_path_factory):
     command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
     command += ["--num-cpus", "4", "--block", "--disable-usage-stats"]
     command += ["--object-store-memory", "200000000"]
+    # The defaults of these are fixed numbers: a second cluster on the machine would lack its agent.
+    for name in ("dashboard-agent-listen", "dashboard-agent-grpc", "ray-client-server"):
+        command += [f"--{name}-port", str(free_port())]
     started = {key: value for key, value in environment.items() if key != "RAY_ADDRESS"}
     log = (folder / "head.log").open("w")
     process = subprocess.Popen(command, env=started, cwd=ROOT, stdout=log, stderr=log)
