@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 import time
+from typing import NamedTuple
 
 import torch
 
@@ -25,7 +26,7 @@ from ulsdram_core.parts import ExtractorConfig, assemble
 from ulsdram_core.text import TextProcessor
 from ulsdram_core.tokenizer import build_tokenizer
 
-PICTURE = {"image_encoder": {"architecture": "tiny", "width": 32}}
+PICTURE = {"image_encoder": {"architecture": "tiny", "width": 16}}
 PAR = {"policy": {"kind": "prototype"}, "head": "released"}
 NO_RANGE = {"policy": {"kind": "none"}, "head": "none"}
 TIR = {"kind": "tir", "tir": {"attention": "linear"}, "normalize_regions": True}
@@ -51,6 +52,14 @@ SYSTEMS = {
     "ULS-DRAM (TIR + PAR)": {**PAR, **PICTURE, "fusion": TIR},
     "ULS-DRAM, softmax TIR": {**PAR, **PICTURE, "fusion": TIR_SOFTMAX},
 }
+
+
+class Rates(NamedTuple):
+    """Learning rates, by the names that OptimConfig gives them."""
+
+    image_rate: float
+    text_rate: float
+    fusion_rate: float
 
 
 def load(num_products: int) -> dict[str, list]:
@@ -87,7 +96,7 @@ def score(extractor: Extractor, demo: list) -> dict[str, float]:
     }
 
 
-def run(system: dict, parts: dict[str, list], *, seed: int, epochs: int, rate: float) -> dict:
+def run(system: dict, parts: dict[str, list], *, seed: int, epochs: int, rates: Rates) -> dict:
     """Train one system with one seed and score it."""
     train = [product.to_product() for product in parts["train"]]
     tokenizer = build_tokenizer([product.texts["title"] for product in train], 2000)
@@ -103,7 +112,7 @@ def run(system: dict, parts: dict[str, list], *, seed: int, epochs: int, rate: f
         batch_size=32,
         seed=seed,
         picture_dropout=0.05,
-        optim={"image_rate": rate, "text_rate": rate, "schedule": "cosine"},
+        optim={**rates._asdict(), "schedule": "cosine"},
     )
     started = time.time()
     for epoch in fit(built, examples, settings):
@@ -120,15 +129,17 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the encoders")
+    parser.add_argument("--fusion-rate", type=float, default=2e-4)
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS))
     arguments = parser.parse_args()
     parts = load(arguments.products)
+    rates = Rates(arguments.rate, arguments.rate, arguments.fusion_rate)
     print({name: len(items) for name, items in parts.items()})
     report = {}
     for name in arguments.systems:
         rows = [
-            run(SYSTEMS[name], parts, seed=seed, epochs=arguments.epochs, rate=arguments.rate)
+            run(SYSTEMS[name], parts, seed=seed, epochs=arguments.epochs, rates=rates)
             for seed in range(arguments.seeds)
         ]
         report[name] = {
