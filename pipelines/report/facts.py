@@ -79,7 +79,9 @@ def read_runs(table: ResultTable) -> list[dict[str, Any]]:
     runs = table.storage.join(RUNS)
     committed = collect(table.runs())["run_id"].drop_nulls().to_list()
     # Failed runs commit nothing; ids sort by time unless somebody named them.
-    others = [name for name in sorted(runs.names(), reverse=True) if name[:1] != "_"]
+    # Beside the runs' folders stand the job's own: `_lock`, `_keys`, ... and `last.json`.
+    names = [name for name in runs.names() if name[:1] != "_" and not name.endswith(".json")]
+    others = sorted(names, reverse=True)
     reports = []
     for name in dict.fromkeys([*committed[:MAX_RUNS], *others[:MAX_RUNS]]):
         report = read_json(runs.join(name, "report.json"))

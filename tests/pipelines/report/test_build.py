@@ -64,6 +64,7 @@ def test_runs_come_newest_first_and_survive_other_folders(shop):
     opened = table(shop.table)
     (shop.folder / "t" / "_runs" / "_keys").mkdir(exist_ok=True)
     (shop.folder / "t" / "_runs" / "aborted").mkdir(exist_ok=True)
+    (shop.folder / "t" / "_runs" / "last.json").write_text("{}", encoding="utf-8")
     assert [run["run_id"] for run in read_runs(opened)] == ["night-2", "night-1"]
 
 
