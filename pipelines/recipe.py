@@ -3,11 +3,11 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.overrides import apply_override
 from pipelines.tables import Columns
 from ulsdram_core.fitting import FitConfig
 from ulsdram_core.image import ImageConfig
@@ -90,7 +90,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe {path} is not TOML: {error}") from error
     for override in overrides:
-        _apply(document, override)
+        apply_override(document, override, example="fit.epochs=5")
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
@@ -121,26 +121,6 @@ def _find(name: str) -> Path:
     raise ValueError(
         f"found no recipe {name!r}, expected a .toml file or one of: {', '.join(recipe_names())}"
     )
-
-
-def _apply(document: dict[str, Any], override: str) -> None:
-    """Set one `a.b=value` in a nested document; the value is TOML, or else a plain string."""
-    key, separator, text = override.partition("=")
-    names = key.strip().split(".")
-    if not separator or not all(names):
-        raise ValueError(f"--set {override!r}: expected key=value, such as fit.epochs=5")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    for name in names[:-1]:
-        document = document.setdefault(name, {})
-        if not isinstance(document, dict):
-            raise ValueError(f"--set {override!r}: {name} is a value, not a section")
-    if text == "null":
-        document.pop(names[-1], None)
-    else:
-        document[names[-1]] = value
 
 
 def _first_problem(error: ValidationError) -> str:

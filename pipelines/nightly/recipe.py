@@ -3,11 +3,11 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from pipelines.nightly.settings import NightlyConfig
+from pipelines.overrides import apply_override
 from pipelines.storage import Storage
 
 SHIPPED = Path(__file__).resolve().parents[2] / "jobs" / "recipes" / "nightly.toml"
@@ -27,27 +27,11 @@ def load_nightly_config(recipe: Storage | None, overrides: Sequence[str] = ()) -
     if found != _KIND:
         raise ValueError(f"recipe {place.uri} has kind {found!r}, expected {_KIND!r}")
     for override in overrides:
-        _apply(document, override)
+        apply_override(document, override, example="waves.rows=5000")
     try:
         return NightlyConfig.model_validate(document)
     except ValidationError as error:
         raise ValueError(f"recipe {place.uri}: {_problems(error)}") from error
-
-
-def _apply(document: dict[str, Any], override: str) -> None:
-    """Set one `a.b=value`; the value is TOML, `null`, or else a plain string."""
-    key, separator, text = override.partition("=")
-    *sections, name = key.strip().split(".")
-    if not separator or not name or not all(sections):
-        raise ValueError(f"--set {override!r}: expected key=value, such as waves.rows=5000")
-    for section in sections:
-        document = document.setdefault(section, {})
-        if not isinstance(document, dict):
-            raise ValueError(f"--set {override!r}: {section} is a value, not a section")
-    try:
-        document[name] = None if text == "null" else tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        document[name] = text
 
 
 def _problems(error: ValidationError) -> str:
