@@ -96,3 +96,10 @@ def _wait_for(endpoint: str) -> None:
         else:
             return
     raise RuntimeError("the S3 server did not start")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what needs Ray in one process: there is one cluster, and each start costs 10 s."""
+    for item in items:
+        if item.get_closest_marker("ray") or "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))

