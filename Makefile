@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.stamp
+# Two processes of one thread each; all tests that need Ray share one of them.
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: help env weights demo test test-slow lint clean
 
@@ -29,10 +31,10 @@ lint: $(STAMP)  ## ruff, import contracts, mypy
 	$(BIN)/mypy
 
 test: lint  ## everything a change must pass (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(STAMP)  ## the long matrices
-	$(BIN)/python -m pytest -m "slow"
+	$(PYTEST) -m "slow"
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build

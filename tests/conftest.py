@@ -26,6 +26,8 @@ def ray_cluster() -> Iterator[None]:
     os.environ["PYTHONPATH"] = os.pathsep.join(
         dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(":"))])
     )
+    # Ray's own processes yield to everything else, here to the tests in the other process.
+    os.environ["RAY_worker_niceness"] = "0"
     ray.init(
         address="local",
         num_cpus=4,

@@ -42,6 +42,7 @@ def head(tmp_path_factory):
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "OMP_NUM_THREADS": "1",
+        "RAY_worker_niceness": "0",
     }
     command = [RAY, "start", "--head", "--port", str(gcs)]
     command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)]
