@@ -8,60 +8,84 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from ulsdram_core.errors import CheckpointError
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.model import UlsDram
 from ulsdram_core.parts import FORMAT_VERSION, ExtractorConfig, ModelParts, assemble
 from ulsdram_core.tokenizer import load_tokenizer, save_tokenizer
 
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 LABELS = "labels.json"
+METRICS = "metrics.json"
+RECIPE = "recipe.toml"
+CARD = "README.md"
 Document = TypeVar("Document", bound=BaseModel)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def save_model(parts: ModelParts, path: str | Path) -> Path:
     """Write a model directory; an existing one is replaced only once the new one is whole."""
-    path = Path(path)
-    _check_target(path)
+    contents = Contents(
+        parts.model,
+        parts.tokenizer,
+        documents={
+            CONFIG: parts.config.model_dump(mode="json"),
+            LABELS: parts.labels.model_dump(mode="json"),
+            METRICS: parts.metrics,
+        },
+        texts={RECIPE: parts.recipe, CARD: parts.card},
+    )
+    return write_folder(Path(path), contents)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a model directory; an older one is known by the names of its documents."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerFast
+    documents: Mapping[str, object]
+    texts: Mapping[str, str]
+
+
+def write_folder(path: Path, contents: Contents) -> Path:
+    """Write a model directory of any kind, whole or not at all."""
+    _check_target(path, contents.documents)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        _write_parts(parts, draft)
+        _write_contents(contents, draft)
         _swap(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return path
 
 
-def _write_parts(parts: ModelParts, folder: Path) -> None:
-    state = {name: t.detach().cpu().contiguous() for name, t in parts.model.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
-    save_tokenizer(parts.tokenizer, folder)
-    documents = {
-        "config.json": parts.config.model_dump(mode="json"),
-        LABELS: parts.labels.model_dump(mode="json"),
-        "metrics.json": parts.metrics,
-    }
-    for name, document in documents.items():
+def _write_contents(contents: Contents, folder: Path) -> None:
+    state = contents.model.state_dict()
+    save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, folder / WEIGHTS)
+    save_tokenizer(contents.tokenizer, folder)
+    for name, document in contents.documents.items():
         text = json.dumps(document, indent=2, ensure_ascii=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
-    (folder / "recipe.toml").write_text(parts.recipe, encoding="utf-8")
-    (folder / "README.md").write_text(parts.card, encoding="utf-8")
+    for name, text in contents.texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
-def _check_target(path: Path) -> None:
+def _check_target(path: Path, documents: Iterable[str]) -> None:
     # A pretrained checkpoint, too, holds a config.json and a model.safetensors.
-    is_model = all((path / name).is_file() for name in ("config.json", WEIGHTS, LABELS))
+    is_model = all((path / name).is_file() for name in (WEIGHTS, *documents))
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not is_model):
         raise CheckpointError(
             f"{path} holds files but no model, expected a model directory or nothing; "
@@ -96,31 +120,34 @@ def _exchange(one: Path, other: Path) -> bool:
 def load_model(path: str | Path) -> ModelParts:
     """Read a model directory; nothing in it is ever executed."""
     folder = Path(path)
-    _check_folder(folder)
+    check_folder(folder)
     config = read_config(folder)
-    labels = _read(LabelSet, folder / LABELS)
-    tokenizer = _read_tokenizer(folder)
+    labels = read_document(LabelSet, folder / LABELS)
+    tokenizer = read_tokenizer(folder)
     parts = _assemble(config, labels, tokenizer, folder)
-    _fill(parts.model, folder / WEIGHTS)
+    fill_weights(parts.model, folder / WEIGHTS)
     parts.model.eval()
-    parts.metrics = _read_metrics(folder / "metrics.json")
-    parts.recipe = _text(folder / "recipe.toml")
-    parts.card = _text(folder / "README.md")
+    parts.metrics = read_metrics(folder / METRICS)
+    parts.recipe = read_text(folder / RECIPE)
+    parts.card = read_text(folder / CARD)
     return parts
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text file; an absent one is empty."""
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _read_metrics(path: Path) -> dict[str, object]:
+def read_metrics(path: Path) -> dict[str, object]:
+    """What is noted about a model; {} where nothing is."""
     try:
-        return dict(json.loads(_text(path) or "{}"))
+        return dict(json.loads(read_text(path) or "{}"))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be read as a JSON object: {error}") from error
 
 
-def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model directory."""
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder} holds no tokenizer.json, expected a model directory")
     try:
@@ -140,7 +167,8 @@ def _assemble(
         raise CheckpointError(f"{folder} has parts that do not fit: {line}") from error
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuse what is no model directory, and pickles."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder, expected a model directory")
     if (folder / WEIGHTS).exists():
@@ -155,7 +183,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def read_config(folder: Path) -> ExtractorConfig:
-    path = folder / "config.json"
+    path = folder / CONFIG
     try:
         version = json.loads(path.read_text(encoding="utf-8")).get("format_version")
     except (OSError, ValueError, AttributeError) as error:
@@ -165,10 +193,11 @@ def read_config(folder: Path) -> ExtractorConfig:
             f"{path} has format_version {version!r}, expected {FORMAT_VERSION}; "
             "use the release that wrote this model, or train it again"
         )
-    return _read(ExtractorConfig, path)
+    return read_document(ExtractorConfig, path)
 
 
-def _read(kind: type[Document], path: Path) -> Document:
+def read_document(kind: type[Document], path: Path) -> Document:
+    """A JSON file as the config class `kind`."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -179,7 +208,8 @@ def _read(kind: type[Document], path: Path) -> Document:
         raise CheckpointError(f"{path}: {place}: {first['msg']}; the file is damaged") from error
 
 
-def _fill(model: UlsDram, path: Path) -> None:
+def fill_weights(model: nn.Module, path: Path) -> None:
+    """Load a whole safetensors file into a model that it fits."""
     try:
         state: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -6,9 +6,8 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-
-from ulsdram_core.model import UlsDram
 
 
 class OptimConfig(BaseModel):
@@ -37,13 +36,17 @@ class OptimConfig(BaseModel):
     )
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
-    def build(self, model: UlsDram, num_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    def build(self, model: nn.Module, num_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """Build the optimiser and its schedule over `num_steps` steps."""
-        kind = torch.optim.Adam if self.kind == "adam" else torch.optim.AdamW
-        groups = list(self._groups(model))
-        # Fused: one pass over parameters and moments instead of ten; CPU steps are bound by it.
-        optimizer = kind(groups, fused=True)
+        optimizer = self.optimizer(model)
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, num_steps))
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Build the optimiser alone; `lr` and `initial_lr` of its groups are the full rates."""
+        kind = torch.optim.Adam if self.kind == "adam" else torch.optim.AdamW
+        groups = [{**group, "initial_lr": group["lr"]} for group in self._groups(model)]
+        # Fused: one pass over parameters and moments instead of ten; CPU steps are bound by it.
+        return kind(groups, fused=True)
 
     def factor(self, step: int, num_steps: int) -> float:
         """Learning-rate multiplier at `step` of `num_steps`."""
@@ -57,7 +60,7 @@ class OptimConfig(BaseModel):
             return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         return 1.0
 
-    def _groups(self, model: UlsDram) -> Iterator[dict[str, object]]:
+    def _groups(self, model: nn.Module) -> Iterator[dict[str, object]]:
         rates = {
             "image": self.image_rate,
             "text": self.text_rate,

@@ -1,0 +1,127 @@
+"""What an e-CLIP model is made of, and its directory: safetensors and JSON, never a pickle."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedTokenizerFast
+
+from ulsdram_core.checkpoint import (
+    CARD,
+    CONFIG,
+    METRICS,
+    RECIPE,
+    WEIGHTS,
+    Contents,
+    check_folder,
+    fill_weights,
+    read_document,
+    read_metrics,
+    read_text,
+    read_tokenizer,
+    write_folder,
+)
+from ulsdram_core.eclip.dual_encoder import DualEncoder, DualEncoderConfig
+from ulsdram_core.errors import CheckpointError
+from ulsdram_core.image import ImageConfig
+from ulsdram_core.text import TextConfig
+
+KIND: Literal["eclip"] = "eclip"
+
+
+class EclipConfig(BaseModel):
+    """Everything that decides a model's embeddings besides its weights and its tokenizer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = Field(1, description="layout of the model directory")
+    kind: Literal["eclip"] = Field(KIND, description="tells this directory from an extractor's")
+    model: DualEncoderConfig = Field(description="the two encoders")
+    text: TextConfig = Field(default_factory=TextConfig, description="how texts are read")
+    image: ImageConfig = Field(default_factory=ImageConfig, description="how pictures are read")
+    is_aligned: bool = Field(
+        False, description="whether the heads were trained; if not, only features mean something"
+    )
+
+
+@dataclass
+class EclipParts:
+    """A dual encoder with what it needs to read products."""
+
+    config: EclipConfig
+    model: DualEncoder
+    tokenizer: PreTrainedTokenizerFast
+    metrics: dict[str, object] = field(default_factory=dict)
+    recipe: str = ""
+    card: str = ""
+
+    def model_id(self) -> str:
+        """Return the fingerprint of weights, tokenizer and preprocessing."""
+        digest = hashlib.sha256(json.dumps(self.config.model_dump(mode="json")).encode())
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(data.numpy().data)
+        return digest.hexdigest()[:16]
+
+
+def assemble_eclip(
+    config: EclipConfig, tokenizer: PreTrainedTokenizerFast, *, random_init: bool = False
+) -> EclipParts:
+    """Build a model; its config then carries the text encoder's architecture."""
+    model = config.model.build(
+        len(tokenizer), picture_size=config.image.size, random_init=random_init
+    )
+    if config.text.max_pieces > model.text_encoder.max_pieces:
+        raise ValueError(
+            f"text.max_pieces is {config.text.max_pieces}, expected at most "
+            f"{model.text_encoder.max_pieces}, the positions of text encoder "
+            f"{config.model.text_encoder.name!r}; lower text.max_pieces"
+        )
+    text_encoder = config.model.text_encoder.resolved(model.text_encoder)
+    resolved = config.model.model_copy(update={"text_encoder": text_encoder})
+    return EclipParts(config.model_copy(update={"model": resolved}), model, tokenizer)
+
+
+def save_eclip(parts: EclipParts, path: str | Path) -> Path:
+    """Write a model directory; an existing one is replaced only once the new one is whole."""
+    documents = {CONFIG: parts.config.model_dump(mode="json"), METRICS: parts.metrics}
+    texts = {RECIPE: parts.recipe, CARD: parts.card}
+    return write_folder(Path(path), Contents(parts.model, parts.tokenizer, documents, texts))
+
+
+def load_eclip(path: str | Path) -> EclipParts:
+    """Read a model directory; nothing in it is ever executed."""
+    folder = Path(path)
+    check_folder(folder)
+    config = read_eclip_config(folder)
+    try:
+        parts = assemble_eclip(config, read_tokenizer(folder), random_init=True)
+    except (ValueError, TypeError) as error:
+        line = str(error).partition("\n")[0]
+        raise CheckpointError(f"{folder} has parts that do not fit: {line}") from error
+    fill_weights(parts.model, folder / WEIGHTS)
+    parts.model.eval()
+    parts.metrics = read_metrics(folder / METRICS)
+    parts.recipe = read_text(folder / RECIPE)
+    parts.card = read_text(folder / CARD)
+    return parts
+
+
+def read_eclip_config(folder: Path) -> EclipConfig:
+    """The config of a model directory, without its weights."""
+    path = folder / CONFIG
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read as a JSON object: {error}") from error
+    if kind != KIND:
+        raise CheckpointError(
+            f"{folder} is no e-CLIP model, expected one made by jobs/pretrain_eclip.py"
+        )
+    return read_document(EclipConfig, path)
