@@ -11,14 +11,20 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.command import add_subcommand, command_parser, run_command
+from pipelines.eclip.prepare import PairConfig, PairRequest, prepare_pairs
+from pipelines.nightly.executor import Executor, LocalExecutor
+from pipelines.nightly.ray_executor import RayExecutor, WorkerConfig
+from pipelines.overrides import apply_override
 from pipelines.prepare.config import PrepareConfig, TaggedColumns
 from pipelines.prepare.run import prepare
-from pipelines.storage import parse_options
+from pipelines.storage import Storage, parse_options
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Prepare what the command line asks for."""
     args = _parser().parse_args(argv)
+    if args.kind == "pairs":
+        return prepare_pairs(_pair_request(args), _executor(args.executor))
     roles = TaggedColumns.model_fields if args.kind == "tagged" else {}
     config = PrepareConfig(
         kind=args.kind,
@@ -52,7 +58,55 @@ def _parser() -> argparse.ArgumentParser:
         _add_options(sub)
         if kind == "tagged":
             _add_tagged_options(sub)
+    _add_pair_options(
+        add_subcommand(
+            kinds,
+            "pairs",
+            description="clean pairs of text and picture with catalogue ids, for pretrain_eclip.py",
+        )
+    )
     return parser
+
+
+def _add_pair_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--in", dest="input", required=True, metavar="URI", help="products: Parquet folder or file")
+    add("--out", dest="output", required=True, metavar="URI", help="folder to make or replace")
+    add("--model", metavar="URI", help="e-CLIP model; pairs it finds least alike are left out")
+    add("--executor", choices=("ray", "local"), default="ray", help="local: in this process")
+    add(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting, such as noise.min_words=3, duplicates.max_distance=4, "
+        "columns.image=photo or catalog_column=group_id; repeatable",
+    )
+    add(
+        "--storage-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="endpoint or credential of the storage; repeatable",
+    )
+
+
+def _pair_request(args: argparse.Namespace) -> PairRequest:
+    document: dict[str, Any] = {}
+    for override in args.overrides:
+        apply_override(document, override, example="noise.min_words=3")
+    options = parse_options(args.storage_option)
+    return PairRequest(
+        Storage.of(args.input, options),
+        Storage.of(args.output, options),
+        PairConfig.model_validate(document),
+        Storage.of(args.model, options) if args.model else None,
+    )
+
+
+def _executor(name: str) -> Executor:
+    return LocalExecutor() if name == "local" else RayExecutor(WorkerConfig())
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -106,16 +106,22 @@ def _one_picture(pair: Pair, chance: torch.Generator) -> Pair:
     return replace(pair, pictures=(pair.pictures[place],))
 
 
-def order_pairs(catalogs: Sequence[int], generator: torch.Generator, *, grouped: bool) -> list[int]:
-    """Random order of the pairs; `grouped` keeps the listings of one product together.
+def order_pairs(catalogs: Sequence[int], generator: torch.Generator, *, group: int) -> list[int]:
+    """Random order of the pairs that keeps up to `group` listings of a product side by side.
 
-    Together they meet in one batch, where the targets can tell them from mismatches.
+    So they meet in one batch, where the targets can tell them from mismatches; more of them would
+    crowd out other products.
     """
-    if not grouped:
-        return torch.randperm(len(catalogs), generator=generator).tolist()
+    order = torch.randperm(len(catalogs), generator=generator).tolist()
+    if group == 1:
+        return order
     members: dict[int, list[int]] = {}
-    for place, catalog in enumerate(catalogs):
-        members.setdefault(catalog, []).append(place)
-    groups = list(members.values())
-    order = torch.randperm(len(groups), generator=generator).tolist()
-    return [place for group in order for place in groups[group]]
+    for place in order:
+        members.setdefault(catalogs[place], []).append(place)
+    groups = [
+        places[start : start + group]
+        for places in members.values()
+        for start in range(0, len(places), group)
+    ]
+    shuffled = torch.randperm(len(groups), generator=generator).tolist()
+    return [place for chosen in shuffled for place in groups[chosen]]

@@ -38,7 +38,11 @@ class PretrainConfig(BaseModel):
     targets: TargetConfig = Field(
         default_factory=TargetConfig, description="which texts and pictures belong together"
     )
-    group_catalogs: bool = Field(True, description="put the listings of one product into one batch")
+    group: int = Field(
+        2,
+        ge=1,
+        description="listings of one product that are put into one batch; 1: as chance has it",
+    )
     validations: int = Field(1, ge=1, description="validations per epoch; each may grow the batch")
     valid_pairs: int = Field(2048, ge=2, description="most validation pairs looked at")
     seed: int = Field(0, ge=0, description="seed of initialisation, order and dropout")
@@ -105,7 +109,7 @@ def batches_of(
     order = order_pairs(
         [pair.catalog for pair in pairs],
         generator_of(config.seed, "order", epoch),
-        grouped=config.group_catalogs,
+        group=config.group,
     )
     size = config.stream_pairs * growth.streams
     for place in range(start, len(order), size):

@@ -72,13 +72,16 @@ def test_the_batch_grows_when_the_loss_stalls():
 
 
 def test_listings_of_a_product_stay_together():
-    catalogs = [1, 2, 1, 3, 2, 1]
-    order = order_pairs(catalogs, generator_of(0), grouped=True)
-    assert sorted(order) == list(range(6))
-    seen = [catalogs[i] for i in order]
-    assert sum(a != b for a, b in pairwise(seen)) == 2
-    assert order != order_pairs(catalogs, generator_of(1), grouped=True)
-    assert sorted(order_pairs(catalogs, generator_of(0), grouped=False)) == list(range(6))
+    catalogs = [1, 2, 1, 3, 2, 1, 1]
+    order = order_pairs(catalogs, generator_of(0), group=4)
+    assert sorted(order) == list(range(7))
+    assert sum(a != b for a, b in pairwise(catalogs[i] for i in order)) == 2
+    assert order != order_pairs(catalogs, generator_of(1), group=4)
+    assert sorted(order_pairs(catalogs, generator_of(0), group=1)) == list(range(7))
+    for seed in range(9):
+        places = order_pairs([5] * 6 + [1, 2, 3, 4], generator_of(seed), group=2)
+        runs = "".join("x" if i < 6 else "o" for i in places).split("o")
+        assert all(len(run) % 2 == 0 for run in runs)
 
 
 def test_a_listing_without_catalog_is_its_own_product():

@@ -1,0 +1,208 @@
+"""Finding duplicates among traces: linear time, bounded memory, one independent task per key.
+
+Exact keys (same picture bytes, same words, same given catalogue id) tie equal rows. Perceptual
+hashes at most `max_distance` bits apart must agree in some choice of blocks (pigeonhole), so every
+choice gives a key under which such rows meet. Rows are spread over buckets on disk by key, a
+bucket is sorted in memory, and a row is compared with at most `window` following rows of its key.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.storage import Storage
+
+# Blocks that must agree: three of them leave keys of 64 * 3 / (max_distance + 3) bits.
+_AGREEING = 3
+_BATCH = 100_000
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+EXACT_KINDS = ("picture", "title", "catalog")
+_EXACT_ROW = np.dtype([("key", "<u8"), ("rest", "<u8"), ("row", "<i8")])
+_NEAR_ROW = np.dtype([("key", "<u8"), ("rest", "<u8"), ("row", "<i8"), ("colours", "u1", (48,))])
+
+
+class DuplicateConfig(BaseModel):
+    """What counts as a duplicate, and what finding it may cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_distance: int = Field(
+        6, ge=0, le=8, description="differing bits of the perceptual hashes of one picture's copies"
+    )
+    max_colour: float = Field(
+        10.0, ge=0, description="mean difference of 4 x 4 colours (0..255) of copies"
+    )
+    title_words: int = Field(
+        5, ge=1, description="distinct words from which on equal titles mean one product"
+    )
+    max_group: int = Field(
+        200, ge=2, description="a larger group keeps its exact ties only: look-alikes chained up"
+    )
+    window: int = Field(
+        32, ge=1, description="following rows of the same key that a row is compared with"
+    )
+    bucket_rows: int = Field(
+        2_000_000, ge=1, description="rows sorted in memory at once (about 150 bytes each)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTraces:
+    """Narrow Parquet files of traces (see scan.py); `num_rows` over all of them."""
+
+    files: tuple[Storage, ...]
+    num_rows: int
+
+    def batches(self, columns: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        """Columns as arrays, some rows at a time; binary columns as [n, width] uint8."""
+        for place in self.files:
+            with place.arrow.open_input_file(place.path) as stream:
+                for batch in pq.ParquetFile(stream).iter_batches(_BATCH, columns=list(columns)):
+                    yield {name: _as_array(batch.column(name)) for name in columns}
+
+
+def _as_array(column: pa.Array) -> np.ndarray:
+    if pa.types.is_fixed_size_binary(column.type):
+        width = column.type.byte_width
+        flat = np.frombuffer(column.buffers()[1], np.uint8)
+        return flat[column.offset * width :][: len(column) * width].reshape(-1, width)
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeTask:
+    """One key of all rows: a kind of exact key, or a mask over the perceptual hash."""
+
+    traces: StoredTraces
+    config: DuplicateConfig
+    kind: str = "near"
+    mask: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Pairs of rows [E, 2] that are duplicates; what it took, and what the window left out."""
+
+    pairs: np.ndarray
+    compared: int = 0
+    cut_short: int = 0
+
+    def without(self, is_left_out: np.ndarray) -> "Edges":
+        """Those that touch no row marked in `is_left_out` [N]."""
+        kept = ~is_left_out[self.pairs].any(1)
+        return Edges(self.pairs[kept], self.compared, self.cut_short)
+
+
+def edge_tasks(traces: StoredTraces, config: DuplicateConfig) -> list[EdgeTask]:
+    """All keys."""
+    exact = [EdgeTask(traces, config, kind) for kind in EXACT_KINDS]
+    near = [EdgeTask(traces, config, mask=mask) for mask in block_masks(config.max_distance)]
+    return exact + near
+
+
+def block_masks(max_distance: int) -> list[int]:
+    """Masks over 64 bits: two numbers at most `max_distance` bits apart agree under some mask."""
+    num_blocks = max_distance + _AGREEING
+    borders = [64 * i // num_blocks for i in range(num_blocks + 1)]
+    blocks = [(1 << end) - (1 << start) for start, end in pairwise(borders)]
+    return [sum(chosen) for chosen in combinations(blocks, _AGREEING)]
+
+
+def find_edges(task: EdgeTask) -> Edges:
+    """The duplicates that meet under one key."""
+    found = [
+        _near_edges(rows, task.config) if task.kind == "near" else _equal_edges(rows)
+        for rows in _buckets(task)
+    ]
+    pairs = [np.empty((0, 2), np.int64), *(edges.pairs for edges in found)]
+    compared, cut = sum(e.compared for e in found), sum(e.cut_short for e in found)
+    return Edges(np.concatenate(pairs), compared, cut)
+
+
+def _buckets(task: EdgeTask) -> Iterator[np.ndarray]:
+    """All keyed rows, those of one key together, at most about `bucket_rows` at a time."""
+    num_buckets = -(-task.traces.num_rows // task.config.bucket_rows)
+    if num_buckets <= 1:
+        dtype = _NEAR_ROW if task.kind == "near" else _EXACT_ROW
+        yield np.concatenate([np.empty(0, dtype), *_keyed_rows(task)])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"{i}.bin") for i in range(num_buckets)]
+        for rows in _keyed_rows(task):
+            buckets = ((rows["key"] * _SPREAD) >> np.uint64(32)) % np.uint64(num_buckets)
+            order = np.argsort(buckets, kind="stable")
+            ends = np.searchsorted(buckets[order], np.arange(num_buckets), side="right")
+            for path, part in zip(paths, np.split(rows[order], ends[:-1]), strict=True):
+                with path.open("ab") as file:
+                    part.tofile(file)
+        for path in paths:
+            yield np.fromfile(path, _NEAR_ROW if task.kind == "near" else _EXACT_ROW)
+
+
+def _keyed_rows(task: EdgeTask) -> Iterator[np.ndarray]:
+    if task.kind != "near":
+        names = ("row", f"{task.kind}_hi", f"{task.kind}_lo", "title_words", "is_usable")
+        for batch in task.traces.batches(names):
+            high, low = batch[names[1]], batch[names[2]]
+            is_keyed = ((high | low) != 0) & batch["is_usable"]
+            if task.kind == "title":
+                is_keyed &= batch["title_words"] >= task.config.title_words
+            yield _rows(_EXACT_ROW, is_keyed, key=high, rest=low, row=batch["row"])
+        return
+    for batch in task.traces.batches(("row", "perceptual", "colours", "is_usable")):
+        hashes = batch["perceptual"]
+        # A hash without a single edge is a plain shape; it would tie everything to everything.
+        is_keyed = batch["is_usable"] & (hashes != 0)
+        yield _rows(
+            _NEAR_ROW,
+            is_keyed,
+            key=hashes & np.uint64(task.mask),
+            rest=hashes,
+            row=batch["row"],
+            colours=batch["colours"],
+        )
+
+
+def _rows(dtype: np.dtype, chosen: np.ndarray, **columns: np.ndarray) -> np.ndarray:
+    rows = np.empty(int(chosen.sum()), dtype)
+    for name, values in columns.items():
+        rows[name] = values[chosen]
+    return rows
+
+
+def _equal_edges(rows: np.ndarray) -> Edges:
+    """A chain through the rows of each key."""
+    order = np.lexsort((rows["row"], rows["rest"], rows["key"]))
+    rows = rows[order]
+    is_same = (rows["key"][1:] == rows["key"][:-1]) & (rows["rest"][1:] == rows["rest"][:-1])
+    ordered = rows["row"]
+    return Edges(np.stack([ordered[:-1][is_same], ordered[1:][is_same]], axis=1))
+
+
+def _near_edges(rows: np.ndarray, config: DuplicateConfig) -> Edges:
+    order = np.lexsort((rows["row"], rows["rest"], rows["key"]))
+    keys, hashes, numbers = (rows[name][order] for name in ("key", "rest", "row"))
+    colours = rows["colours"][order]
+    left = np.arange(len(keys))
+    found, compared = [np.empty((0, 2), np.int64)], 0
+    for step in range(1, config.window + 1):
+        left = left[left < len(keys) - step]
+        left = left[keys[left] == keys[left + step]]
+        if not len(left):
+            break
+        compared += len(left)
+        is_near = np.bitwise_count(hashes[left] ^ hashes[left + step]) <= config.max_distance
+        near = left[is_near]
+        for start in range(0, len(near), _BATCH):
+            some = near[start : start + _BATCH]
+            gap = np.abs(colours[some].astype(np.int16) - colours[some + step]).mean(1)
+            some = some[gap <= config.max_colour]
+            found.append(np.stack([numbers[some], numbers[some + step]], axis=1))
+    return Edges(np.concatenate(found), compared, len(left))
