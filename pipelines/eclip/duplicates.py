@@ -25,7 +25,9 @@ _BATCH = 100_000
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 EXACT_KINDS = ("picture", "title", "catalog")
 _EXACT_ROW = np.dtype([("key", "<u8"), ("rest", "<u8"), ("row", "<i8")])
-_NEAR_ROW = np.dtype([("key", "<u8"), ("rest", "<u8"), ("row", "<i8"), ("colours", "u1", (48,))])
+_NEAR_ROW = np.dtype(
+    [("key", "<u8"), ("rest", "<u8"), ("row", "<i8"), ("bits", "<u8"), ("colours", "u1", (48,))]
+)
 
 
 class DuplicateConfig(BaseModel):
@@ -38,6 +40,13 @@ class DuplicateConfig(BaseModel):
     )
     max_colour: float = Field(
         10.0, ge=0, description="mean difference of 4 x 4 colours (0..255) of copies"
+    )
+    min_title_overlap: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="words in common, of all words, that look-alikes need; plain products of one "
+        "kind look alike",
     )
     title_words: int = Field(
         5, ge=1, description="distinct words from which on equal titles mean one product"
@@ -156,7 +165,7 @@ def _keyed_rows(task: EdgeTask) -> Iterator[np.ndarray]:
                 is_keyed &= batch["title_words"] >= task.config.title_words
             yield _rows(_EXACT_ROW, is_keyed, key=high, rest=low, row=batch["row"])
         return
-    for batch in task.traces.batches(("row", "perceptual", "colours", "is_usable")):
+    for batch in task.traces.batches(("row", "perceptual", "colours", "title_bits", "is_usable")):
         hashes = batch["perceptual"]
         # A hash without a single edge is a plain shape; it would tie everything to everything.
         is_keyed = batch["is_usable"] & (hashes != 0)
@@ -166,6 +175,7 @@ def _keyed_rows(task: EdgeTask) -> Iterator[np.ndarray]:
             key=hashes & np.uint64(task.mask),
             rest=hashes,
             row=batch["row"],
+            bits=batch["title_bits"],
             colours=batch["colours"],
         )
 
@@ -189,7 +199,7 @@ def _equal_edges(rows: np.ndarray) -> Edges:
 def _near_edges(rows: np.ndarray, config: DuplicateConfig) -> Edges:
     order = np.lexsort((rows["row"], rows["rest"], rows["key"]))
     keys, hashes, numbers = (rows[name][order] for name in ("key", "rest", "row"))
-    colours = rows["colours"][order]
+    colours, bits = rows["colours"][order], rows["bits"][order]
     left = np.arange(len(keys))
     found, compared = [np.empty((0, 2), np.int64)], 0
     for step in range(1, config.window + 1):
@@ -203,6 +213,8 @@ def _near_edges(rows: np.ndarray, config: DuplicateConfig) -> Edges:
         for start in range(0, len(near), _BATCH):
             some = near[start : start + _BATCH]
             gap = np.abs(colours[some].astype(np.int16) - colours[some + step]).mean(1)
-            some = some[gap <= config.max_colour]
+            common = np.bitwise_count(bits[some] & bits[some + step])
+            every = np.bitwise_count(bits[some] | bits[some + step])
+            some = some[(gap <= config.max_colour) & (common >= config.min_title_overlap * every)]
             found.append(np.stack([numbers[some], numbers[some + step]], axis=1))
     return Edges(np.concatenate(found), compared, len(left))

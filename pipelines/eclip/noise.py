@@ -5,6 +5,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import reduce
+from operator import or_
 
 import numpy as np
 from PIL import Image
@@ -81,6 +83,11 @@ def words_of(text: str) -> list[str]:
 def title_key(words: list[str]) -> bytes:
     """16 bytes, equal for texts of equal words whatever their order."""
     return digest([word.encode(errors="replace") for word in words])
+
+
+def title_bits(words: list[str]) -> int:
+    """64 bits of which every word sets one: bits in common tell of words in common."""
+    return reduce(or_, (1 << digest([w.encode(errors="replace")])[0] % 64 for w in words), 0)
 
 
 def trace_picture(data: bytes, config: NoiseConfig) -> tuple[PictureTrace | None, str | None]:
