@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from ulsdram_core.precision import full_precision
 
-HeadKind = Literal["none", "paper", "released"]
+HeadKind = Literal["none", "paper", "linear", "released"]
 
 
-class PaperHead(nn.Module):
-    """f W_cls: one linear layer over the last layer's [CLS]."""
+class LinearHead(nn.Module):
+    """One linear layer over the text's vector; without bias it is the paper's f W_cls."""
 
-    def __init__(self, hidden: int, num_attributes: int) -> None:
+    def __init__(self, width: int, num_attributes: int, *, bias: bool) -> None:
         super().__init__()
-        self.score = nn.Linear(hidden, num_attributes, bias=False)
+        self.score = nn.Linear(width, num_attributes, bias=bias)
 
     def forward(self, last_BH: Tensor, before_BH: Tensor) -> Tensor:
         """Return logits [B, C]."""
@@ -42,8 +42,10 @@ class ReleasedHead(nn.Module):
             return self.score(torch.relu(self.mix(both.float())))
 
 
-def build_head(kind: HeadKind, hidden: int, num_attributes: int) -> nn.Module | None:
-    """Build the head a recipe names; None for `none`."""
+def build_head(kind: HeadKind, width: int, num_attributes: int) -> nn.Module | None:
+    """Build the head a recipe names, for text vectors of `width` numbers; None for `none`."""
     if kind == "none":
         return None
-    return (PaperHead if kind == "paper" else ReleasedHead)(hidden, num_attributes)
+    if kind == "released":
+        return ReleasedHead(width, num_attributes)
+    return LinearHead(width, num_attributes, bias=kind == "linear")

@@ -22,7 +22,8 @@ class Example:
 
     window: Window
     pictures: tuple[np.ndarray, ...] = ()
-    """uint8 [S, S, 3] each; the same array object in two examples is encoded once."""
+    """uint8 [S, S, 3] each, or regions [R, V] of a fixed image encoder; the same array object in
+    two examples is encoded once."""
     gold: tuple[AlignedSpan, ...] | None = None
 
 
@@ -38,6 +39,7 @@ class Batch:
     unit_source_BU: Tensor
     """Which text column each unit stands in; 0 at padding."""
     pictures_K3SS: Tensor
+    """Pixels; or [K, R, V], the regions that a fixed image encoder gives them."""
     picture_M: Tensor
     """[M] which distinct picture each link shows."""
     window_M: Tensor
@@ -90,6 +92,8 @@ class _Links:
         if not self.arrays:
             return torch.empty(0, 3, size, size, dtype=torch.uint8)
         stacked = torch.from_numpy(np.stack(self.arrays))
+        if stacked.dim() == 3:
+            return stacked
         return stacked.permute(0, 3, 1, 2)  # channels-last memory, as convolutions like it
 
 

@@ -15,8 +15,10 @@ from torch import Tensor
 from ulsdram_core.batch import Batch, Example, collate
 from ulsdram_core.extractor import DecodedProduct, Extractor
 from ulsdram_core.fusion import ConcatFusion, GatedFusion
+from ulsdram_core.jave import JaveReader
 from ulsdram_core.model import UlsDram
 from ulsdram_core.text import Window, owned_slice, product_units
+from ulsdram_core.text_encoder import TextEncoder
 from ulsdram_core.tir import TirFusion
 
 
@@ -44,7 +46,7 @@ def heatmaps(
     """Return one heatmap per span, the mean over its units; by default one per unit.
 
     TIR: the scores of Eq. 4. concat and self_attention: the encoder's first layer from text to
-    regions, mean over heads. gated: the gated scores. Always in fp32.
+    regions, mean over heads. gated, M-JAVE: the gated scores. Always in fp32.
     """
     windows = extractor.text.encode(product.texts)
     source_V, start_V, end_V = (column.tolist() for column in product_units(windows))
@@ -109,7 +111,11 @@ def region_weights(model: UlsDram, batch: Batch) -> Tensor:
     sequence_BSH = fusion.early(text_BLH, batch.piece_mask_BL, pictures)
     mask_BS = fusion.sequence_mask(batch.piece_mask_BL, pictures)
     if isinstance(fusion, ConcatFusion):
+        assert isinstance(encoder, TextEncoder), "ModelConfig gives regions an encoder to read them"
         attention_BSS = encoder.first_attention(sequence_BSH, mask_BS)
         return fusion.region_scores(attention_BSS, batch.piece_ids_BL.shape[1], pictures)
+    encoded_BLH = encoder(sequence_BSH, mask_BS)[0]
+    if isinstance(model.reader, JaveReader):
+        return model.reader.region_scores(encoded_BLH, pictures)
     assert isinstance(fusion, GatedFusion), "ModelConfig gives an image encoder a fusion"
-    return fusion.region_scores(encoder(sequence_BSH, mask_BS)[0], pictures)
+    return fusion.region_scores(encoded_BLH, pictures)

@@ -31,6 +31,31 @@ class LossConfig(BaseModel):
         " beside the tag loss of one pair",
     )
     tag_weight: float = Field(1.0, ge=0, description="weight of the tag loss; 0 trains the head")
+    agreement_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the divergence between attribute scores and tags (M-JAVE: 0.5); "
+        "for a head without a policy",
+    )
+
+
+def disagreement(output: ModelOutput) -> Tensor:
+    """Sum over windows and attributes of p log(p / q).
+
+    p is an attribute's score; q is what the tags say of it: the mean of its B and its I
+    probability, each at the unit where it is highest.
+    """
+    if output.logits_BC is None or output.pairs is not None:
+        raise ValueError(
+            "loss.agreement_weight compares a head with one tagger over all attributes, found no "
+            "head or a policy; set it to 0"
+        )
+    probs_BUT = torch.softmax(output.emissions_NUT.float(), dim=-1)
+    probs_BUT = probs_BUT * output.mask_NU[..., None]
+    tags_BC2 = probs_BUT.amax(1)[:, 1:].unflatten(1, (-1, 2))
+    q_BC = tags_BC2.mean(-1).clamp(min=1e-6)
+    p_BC = torch.sigmoid(output.logits_BC.float()).clamp(min=1e-6)
+    return (p_BC * (p_BC / q_BC).log()).sum()
 
 
 @dataclass(frozen=True)
@@ -72,6 +97,8 @@ class ExtractionLoss:
         tag = tagger.nll(output.emissions_NUT, tags_NU, output.mask_NU).sum()
         attribute = self._attribute(output, batch)
         total = self.config.tag_weight * tag + self.config.attribute_weight * attribute
+        if self.config.agreement_weight:
+            total = total + self.config.agreement_weight * disagreement(output)
         num_terms = len(tags_NU) + batch.num_windows
         return Loss(total, num_terms, float(tag.detach()), float(attribute.detach()))
 

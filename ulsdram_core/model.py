@@ -17,6 +17,8 @@ from ulsdram_core.fusion import FusionConfig
 from ulsdram_core.image_encoder import ImageEncoder, ImageEncoderConfig
 from ulsdram_core.pairs import Pairs
 from ulsdram_core.range_policy import BertPolicy, PairFeatures, RangePolicyConfig
+from ulsdram_core.reader_config import ReaderConfig
+from ulsdram_core.recurrent_encoder import RecurrentEncoder
 from ulsdram_core.regions import PictureRegions
 from ulsdram_core.tagger import TaggerConfig
 from ulsdram_core.text_encoder import TextEncoder, TextEncoderConfig
@@ -39,7 +41,12 @@ class ModelConfig(BaseModel):
     fusion: FusionConfig = Field(
         default_factory=lambda: FusionConfig(kind="none"), description="how pictures meet text"
     )
-    head: HeadKind = Field("released", description="attribute head: none, paper or released")
+    reader: ReaderConfig = Field(
+        default_factory=ReaderConfig, description="what stands between encoder and tagger"
+    )
+    head: HeadKind = Field(
+        "released", description="attribute head: none, paper, linear (with a bias) or released"
+    )
     policy: RangePolicyConfig = Field(
         default_factory=RangePolicyConfig, description="what guides the tagging of an attribute"
     )
@@ -48,17 +55,37 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "ModelConfig":
-        if self.policy.kind != "none" and self.head == "none":
+        policy, head, reader = self.policy, self.head, self.reader.kind
+        if policy.kind != "none" and head == "none" and not policy.reads_names:
             raise ValueError(
-                f"policy.kind is {self.policy.kind!r} with head 'none', expected head 'paper' or "
+                f"policy.kind is {policy.kind!r} with head 'none', expected head 'paper' or "
                 "'released': a policy needs the range that the head predicts"
             )
-        if (self.fusion.kind == "none") != (self.image_encoder is None):
+        if reader == "jave" and (head == "none" or policy.kind != "none"):
+            raise ValueError(
+                f"reader.kind is 'jave' with head {head!r} and policy {policy.kind!r}, expected a "
+                "head and no policy: its tags read the attribute scores"
+            )
+        if reader != "none" and head == "released":
+            raise ValueError(
+                f"reader.kind is {reader!r} with head 'released', expected head 'paper' or "
+                "'linear': that reader gives the head one vector, not two layers' [CLS]"
+            )
+        self._pictures_fit()
+        return self
+
+    def _pictures_fit(self) -> None:
+        sees, has = self.fusion.kind != "none", self.image_encoder is not None
+        if sees != has and not (has and self.reader.kind == "jave"):
             raise ValueError(
                 f"fusion.kind is {self.fusion.kind!r} with image_encoder "
-                f"{'null' if self.image_encoder is None else 'set'}, expected both or neither"
+                f"{'set' if has else 'null'}, expected both or neither"
             )
-        return self
+        if self.fusion.kind in ("concat", "self_attention") and self.text_encoder.name == "bilstm":
+            raise ValueError(
+                f"fusion.kind is {self.fusion.kind!r} with text encoder 'bilstm', expected an "
+                "encoder with attention: a BiLSTM cannot read regions as pieces"
+            )
 
     def build(
         self,
@@ -72,7 +99,7 @@ class ModelConfig(BaseModel):
 
         `random_init` ignores every pretrained weight (works offline).
         """
-        text_encoder = self.text_encoder.build(vocab_size, random_init=random_init)
+        text_encoder = self.text_encoder.build_any(vocab_size, random_init=random_init)
         image_encoder = None
         if self.image_encoder is not None:
             image_encoder = self.image_encoder.build(size=picture_size, random_init=random_init)
@@ -111,7 +138,7 @@ class UlsDram(nn.Module):
         self,
         config: ModelConfig,
         num_attributes: int,
-        text_encoder: TextEncoder,
+        text_encoder: TextEncoder | RecurrentEncoder,
         image_encoder: ImageEncoder | None,
     ) -> None:
         super().__init__()
@@ -127,11 +154,13 @@ class UlsDram(nn.Module):
             else nn.Identity()
         )
         self.fusion = config.fusion.build(hidden, region_dim)
-        self.head = build_head(config.head, hidden, num_attributes)
-        self.policy = config.policy.build(num_attributes, hidden)
+        self.reader = config.reader.build(hidden, region_dim, num_attributes)
+        self.head = build_head(config.head, self.reader.sentence_width, num_attributes)
+        width = self.reader.width
+        self.policy = config.policy.build(num_attributes, width)
         guided = self.policy is not None
         self.tagger = config.tagger.build(
-            2 * hidden if guided else hidden, 3 if guided else 2 * num_attributes + 1
+            2 * width if guided else width, 3 if guided else 2 * num_attributes + 1
         )
         self._names: tuple[Tensor, Tensor] | None = None
         if not config.unified:
@@ -139,7 +168,8 @@ class UlsDram(nn.Module):
 
     def _fix_encoders(self) -> None:
         for encoder in (self.text_encoder, self.image_encoder):
-            if encoder is not None:
+            # A BiLSTM has no upstream knowledge to keep: only its embeddings may be pretrained.
+            if encoder is not None and not isinstance(encoder, RecurrentEncoder):
                 encoder.requires_grad_(requires_grad=False).eval()
 
     def train(self, mode: bool = True) -> "UlsDram":
@@ -158,8 +188,11 @@ class UlsDram(nn.Module):
         encoded = self.encode(batch)
         if self.policy is None:
             return self._tag(encoded, None)
-        assert encoded.logits_BC is not None, "ModelConfig gives every policy a head"
-        return self._tag(encoded, choose(encoded.logits_BC))
+        logits_BC = encoded.logits_BC
+        if logits_BC is None:  # attributes are given, not predicted: each one is certain
+            shape = (len(encoded.units_BUH), self.num_attributes)
+            logits_BC = encoded.units_BUH.new_full(shape, float("inf"), dtype=torch.float32)
+        return self._tag(encoded, choose(logits_BC))
 
     def encode(self, batch: Batch) -> Encoded:
         """Run both encoders and the fusion; return unit features and attribute logits."""
@@ -169,16 +202,26 @@ class UlsDram(nn.Module):
         mask_BS = self.fusion.sequence_mask(batch.piece_mask_BL, pictures)
         last, before = self.text_encoder(sequence_BSH, mask_BS)
         num_pieces = batch.piece_ids_BL.shape[1]
-        last = self.fusion.late(last[:, :num_pieces], batch.piece_mask_BL, pictures)
-        logits = self.head(last[:, 0], before[:, 0]) if self.head is not None else None
-        index = batch.unit_piece_BU[..., None].expand(-1, -1, last.shape[-1])
-        return Encoded(last.gather(1, index), batch.unit_mask_BU, logits)
+        mask_BL = batch.piece_mask_BL
+        last = self.fusion.late(last[:, :num_pieces], mask_BL, pictures)
+        sentence_BH = self.text_encoder.sentence(last, mask_BL)
+        reading = self.reader(last, mask_BL, sentence_BH, pictures)
+        logits = None
+        if self.head is not None:
+            earlier_BH = self.text_encoder.sentence(before[:, :num_pieces], mask_BL)
+            logits = self.head(reading.sentence_BF, earlier_BH)
+        features_BLF = self.reader.condition(reading, logits)
+        index = batch.unit_piece_BU[..., None].expand(-1, -1, features_BLF.shape[-1])
+        return Encoded(features_BLF.gather(1, index), batch.unit_mask_BU, logits)
 
     def see(self, batch: Batch) -> PictureRegions:
-        """Encode each distinct picture once."""
+        """Encode each distinct picture once, unless a fixed encoder's regions are given."""
         if self.image_encoder is None:
             empty = torch.zeros(0, 0, 0, device=batch.piece_ids_BL.device)
             return PictureRegions(empty, batch.window_M[:0], batch.num_windows)
+        if batch.pictures_K3SS.dim() == 3:
+            given_KRV = self.region_norm(batch.pictures_K3SS.float())
+            return PictureRegions(given_KRV[batch.picture_M], batch.window_M, batch.num_windows)
         size = len(batch.pictures_K3SS) if torch.is_grad_enabled() else MAX_PICTURES
         parts = [self.image_encoder(some) for some in batch.pictures_K3SS.split(max(1, size))]
         regions_KRV = self.region_norm(torch.cat(parts))
@@ -203,12 +246,13 @@ class UlsDram(nn.Module):
         return self.policy(units_BUH, pairs.window_N, place_N, self._name_vectors(used))
 
     def _name_vectors(self, attributes: Tensor) -> Tensor:
-        """Return the [CLS] of each attribute's encoded name."""
+        """Return the vector of each attribute's encoded name."""
+        assert isinstance(self.policy, BertPolicy)
         assert self._names is not None, "name_attributes() comes before the BERT policy's forward"
         if not len(attributes):
-            return torch.zeros(0, self.text_encoder.hidden, device=attributes.device)
+            return torch.zeros(0, self.reader.width, device=attributes.device)
         ids, mask = (tensor.to(attributes.device)[attributes] for tensor in self._names)
         longest = int(mask.sum(1).max())
         ids, mask = ids[:, :longest], mask[:, :longest]
         last, _ = self.text_encoder(self.text_encoder.embed(ids, torch.zeros_like(ids)), mask)
-        return last[:, 0]
+        return self.policy.name_vectors(last, mask)

@@ -58,6 +58,11 @@ class RangeConfig(BaseModel):
     max_wrong: int = Field(
         4, ge=0, description="most wrongly predicted attributes per window that are tagged"
     )
+    wrong: Literal["best", "random"] = Field(
+        "best",
+        description="which absent attributes those are: the highest-scored ones, or random ones "
+        "where no head predicts a range",
+    )
 
 
 def above(scores_BC: Tensor, threshold_C: Tensor | float, most: int) -> Tensor:
@@ -99,7 +104,11 @@ def training_pairs(logits_BC: Tensor, gold: GoldPairs, config: RangeConfig) -> t
     """
     scores_BC = torch.sigmoid(logits_BC.detach().float())
     gold_BC = gold.multi_hot(*scores_BC.shape)
-    wrong = as_pairs(above(scores_BC * ~gold_BC, config.threshold, config.max_wrong))
+    absent_BC = scores_BC * ~gold_BC
+    if config.wrong == "random":
+        absent_BC = torch.rand_like(scores_BC) * (absent_BC > config.threshold)
+    limit = config.threshold if config.wrong == "best" else 0.0
+    wrong = as_pairs(above(absent_BC, limit, config.max_wrong))
     window_G, attribute_G, tags_GU = gold.window_G, gold.attribute_G, gold.tags_GU
     if config.training == "released":
         found_G = scores_BC[window_G, attribute_G] > config.threshold

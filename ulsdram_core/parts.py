@@ -127,6 +127,34 @@ def assemble(
     return ModelParts(config.model_copy(update={"model": resolved}), model, labels, tokenizer)
 
 
+def asked_for(parts: ModelParts, attributes: tuple[str, ...]) -> ModelParts:
+    """Return the model with other attributes, known by name only: each one is asked for.
+
+    For policies that read names (bert, suopentag); the head, which knows the trained attributes
+    alone, is left out. The model may never have seen a value of these attributes (zero-shot).
+    """
+    config = parts.config.model
+    if not config.policy.reads_names:
+        raise LabelError(
+            f"policy.kind is {config.policy.kind!r}, expected bert or suopentag: others know "
+            "their attributes by number; train such a model to ask for new ones"
+        )
+    headless = config.model_copy(update={"head": "none"})
+    limits = parts.config.range.model_copy(update={"max_attributes": len(attributes)})
+    asked = assemble(
+        parts.config.model_copy(
+            update={"model": headless, "range": limits, "thresholds": Thresholds()}
+        ),
+        LabelSet(attributes=attributes),
+        parts.tokenizer,
+        random_init=True,
+    )
+    state = parts.model.state_dict()
+    asked.model.load_state_dict({k: v for k, v in state.items() if not k.startswith("head.")})
+    asked.model.eval()
+    return asked
+
+
 def _check_labels(config: ExtractorConfig, labels: LabelSet) -> None:
     named = {*config.thresholds.attribute, *config.thresholds.value}
     if unknown := sorted(named - set(labels.attributes)):

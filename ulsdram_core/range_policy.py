@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ulsdram_core.precision import full_precision
+from ulsdram_core.recurrent_encoder import StackedBiLstm, final_states
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class PairFeatures:
     """g = scale * f (prototype and BERT guidance, Eq. 8)."""
     second_NUH: Tensor | None = None
     """g itself (dynamic network)."""
+    guide_NH: Tensor | None = None
+    """With it g = scale * guide, the attribute's own vector (SUOpenTag)."""
 
     def project(self, weight_KH2: Tensor, bias_K: Tensor) -> Tensor:
         """Return W [f ; g] + b, [N, U, K].
@@ -32,6 +35,10 @@ class PairFeatures:
         """
         hidden = self.base_BUH.shape[-1]
         first_BUK = F.linear(self.base_BUH, weight_KH2[:, :hidden], bias_K)
+        if self.scale_NU is not None and self.guide_NH is not None:
+            second_NK = F.linear(self.guide_NH, weight_KH2[:, hidden:])
+            scale = self.scale_NU[..., None]
+            return torch.addcmul(first_BUK[self.window_N], scale, second_NK[:, None])
         if self.scale_NU is not None:
             second_BUK = F.linear(self.base_BUH, weight_KH2[:, hidden:])
             scale = self.scale_NU[..., None]
@@ -49,6 +56,7 @@ class PairFeatures:
             place,
             None if self.scale_NU is None else self.scale_NU[part],
             None if self.second_NUH is None else self.second_NUH[part],
+            None if self.guide_NH is None else self.guide_NH[part],
         )
 
     @property
@@ -63,8 +71,10 @@ class RangePolicyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["none", "prototype", "dynet", "bert"] = Field(
-        "prototype", description="none: one tagger over all attributes' tags"
+    kind: Literal["none", "prototype", "dynet", "bert", "suopentag"] = Field(
+        "prototype",
+        description="none: one tagger over all attributes' tags; suopentag: bert's names, read "
+        "by a BiLSTM and added as vectors of their own",
     )
     dynet_rank: int | None = Field(
         None, ge=1, description="rank of each attribute's matrix; None is full H x H"
@@ -78,7 +88,12 @@ class RangePolicyConfig(BaseModel):
             return PrototypePolicy(num_attributes, hidden)
         if self.kind == "dynet":
             return DynetPolicy(num_attributes, hidden, self.dynet_rank)
-        return BertPolicy()
+        return BertPolicy() if self.kind == "bert" else SuOpenTagPolicy(hidden)
+
+    @property
+    def reads_names(self) -> bool:
+        """Whether attributes are known by their names, so that new ones can be asked for."""
+        return self.kind in ("bert", "suopentag")
 
 
 class CosinePolicy(nn.Module):
@@ -116,6 +131,33 @@ class BertPolicy(CosinePolicy):
     ) -> PairFeatures:
         """Return the guided features of the pairs."""
         return self.guide(features_BUH, window_N, names_CH[attribute_N])
+
+    def name_vectors(self, encoded_CLH: Tensor, mask_CL: Tensor) -> Tensor:
+        """Return one vector per encoded name, [C, H]."""
+        del mask_CL
+        return encoded_CLH[:, 0]
+
+
+class SuOpenTagPolicy(BertPolicy):
+    """SUOpenTag: the last state a of a BiLSTM over the name guides by [h ; cos(h, a) a]."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.name_lstm = StackedBiLstm(hidden, hidden)
+
+    def forward(
+        self, features_BUH: Tensor, window_N: Tensor, attribute_N: Tensor, names_CH: Tensor
+    ) -> PairFeatures:
+        """Return the guided features of the pairs."""
+        guide_NH = names_CH[attribute_N]
+        guided = self.guide(features_BUH, window_N, guide_NH)
+        return PairFeatures(
+            features_BUH, window_N, scale_NU=guided.scale_NU, guide_NH=guide_NH.to(features_BUH)
+        )
+
+    def name_vectors(self, encoded_CLH: Tensor, mask_CL: Tensor) -> Tensor:
+        """Return the last states of both directions, [C, H]."""
+        return final_states(self.name_lstm(encoded_CLH, mask_CL), mask_CL)
 
 
 class DynetPolicy(nn.Module):

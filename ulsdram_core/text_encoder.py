@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PretrainedConfig
 
 from ulsdram_core.errors import CheckpointError
+from ulsdram_core.recurrent_encoder import RecurrentEncoder
 from ulsdram_core.weights import locate
 
 # Architectures that recipes name and that must be buildable without their weights at hand.
@@ -39,9 +40,14 @@ class TextEncoderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("tiny", description="hub name, folder, package:NAME/FOLDER, or tiny")
-    hidden: int = Field(128, ge=8, description="hidden size of the tiny encoder")
-    layers: int = Field(2, ge=1, description="number of layers of the tiny encoder")
+    name: str = Field(
+        "tiny", description="hub name, folder, package:NAME/FOLDER, tiny, or bilstm (no attention)"
+    )
+    hidden: int = Field(128, ge=8, description="hidden size of the tiny and bilstm encoders")
+    layers: int = Field(2, ge=1, description="number of layers of the tiny and bilstm encoders")
+    vectors: str | None = Field(
+        None, description="checkpoint whose word embeddings the bilstm encoder starts from"
+    )
     heads: int = Field(4, ge=1, description="attention heads of the tiny encoder")
     dropout: float | None = Field(None, ge=0, lt=1, description="overrides the checkpoint's")
     gradient_checkpointing: bool = Field(False, description="recompute layers in backward")
@@ -50,8 +56,21 @@ class TextEncoderConfig(BaseModel):
         None, description="the checkpoint's own config, filled in when a model is built"
     )
 
+    def build_any(
+        self, vocab_size: int, *, random_init: bool = False
+    ) -> "TextEncoder | RecurrentEncoder":
+        """Build the encoder, with or without attention, for a tokenizer of `vocab_size` pieces."""
+        if self.name == "bilstm":
+            return self._recurrent(vocab_size, random_init=random_init)
+        return self.build(vocab_size, random_init=random_init)
+
     def build(self, vocab_size: int, *, random_init: bool = False) -> "TextEncoder":
-        """Build the encoder for a tokenizer of `vocab_size` pieces."""
+        """Build an encoder with attention for a tokenizer of `vocab_size` pieces."""
+        if self.name == "bilstm":
+            raise ValueError(
+                "text_encoder.name is 'bilstm', expected an encoder with attention here; name a "
+                "checkpoint or tiny"
+            )
         if self.name == "tiny":
             bert = BertModel(self._tiny(vocab_size), add_pooling_layer=False)
         elif random_init:
@@ -67,6 +86,31 @@ class TextEncoderConfig(BaseModel):
                 f"the tokenizer has {vocab_size} pieces, text encoder {self.name!r} knows "
                 f"{encoder.vocab_size}; use the tokenizer that belongs to the encoder"
             )
+        return encoder
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether its weights come from a checkpoint."""
+        return self.name not in ("tiny", "bilstm")
+
+    def tokenizer_location(self) -> str | None:
+        """Return where the tokenizer lies; None: one has to be built from the texts."""
+        if self.name == "bilstm" and self.vectors is not None:
+            return type(self)(name=self.vectors).location()
+        return self.location() if self.is_pretrained else None
+
+    def _recurrent(self, vocab_size: int, *, random_init: bool) -> RecurrentEncoder:
+        known = self.architecture or {}
+        rows, width = max(vocab_size, known.get("vocab_size", 0)), known.get("width", self.hidden)
+        vectors: Tensor | None = None
+        if self.vectors is not None and not random_init:
+            bert = type(self)(name=self.vectors)._pretrained()
+            vectors = bert.get_parameter("embeddings.word_embeddings.weight").detach()
+            rows, width = vectors.shape
+        dropout = 0.1 if self.dropout is None else self.dropout
+        encoder = RecurrentEncoder(rows, width, self.hidden, layers=self.layers, dropout=dropout)
+        if vectors is not None:
+            encoder.embeddings.weight.data.copy_(vectors)
         return encoder
 
     def _pretrained(self) -> nn.Module:
@@ -90,8 +134,12 @@ class TextEncoderConfig(BaseModel):
         """Return the folder or hub name that transformers can open."""
         return str(locate(self.name)) if self.name.startswith("package:") else self.name
 
-    def resolved(self, encoder: "TextEncoder") -> "TextEncoderConfig":
+    def resolved(self, encoder: "TextEncoder | RecurrentEncoder") -> "TextEncoderConfig":
         """Return this config with the architecture of the encoder that was built from it."""
+        if isinstance(encoder, RecurrentEncoder):
+            table = encoder.embeddings
+            sizes = {"vocab_size": table.num_embeddings, "width": table.embedding_dim}
+            return self.model_copy(update={"architecture": sizes})
         return self.model_copy(update={"architecture": encoder.config.to_diff_dict()})
 
     def _overrides(self) -> dict[str, float]:
@@ -185,6 +233,11 @@ class TextEncoder(nn.Module):
         for layer in self.layers:
             before, hidden = hidden, layer(hidden, attention)
         return hidden, before
+
+    def sentence(self, states_BLH: Tensor, mask_BL: Tensor) -> Tensor:
+        """Return each text's vector, its [CLS], [B, H]."""
+        del mask_BL
+        return states_BLH[:, 0]
 
     def first_attention(self, embedded_BSH: Tensor, mask_BS: Tensor) -> Tensor:
         """Return what each place attends to in the first layer, mean over heads, [B, S, S]."""

@@ -104,14 +104,14 @@ def _starting_model(request: TrainRequest, table: LabelledTable) -> ModelParts:
     if request.init_from is not None:
         return _warm_start(request, labels)
     torch.manual_seed(recipe.fit.seed)
-    name = recipe.model.text_encoder
-    if name.name == "tiny" or request.random_init:
+    location = recipe.model.text_encoder.tokenizer_location()
+    if location is None or request.random_init:
         names = [table.columns.sources.get(source, source) for source in table.sources]
         texts = table.scan().select(names).head(200_000).collect(engine="streaming")
         lines = [text for column in texts.get_columns() for text in column.drop_nulls()]
         tokenizer = build_tokenizer(lines, recipe.labels.vocab_size)
     else:
-        tokenizer = load_tokenizer(name.location())
+        tokenizer = load_tokenizer(location)
     return assemble(extractor_config(recipe), labels, tokenizer, random_init=request.random_init)
 
 
