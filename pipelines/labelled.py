@@ -70,16 +70,16 @@ def open_labelled(
 ) -> LabelledTable:
     """Check one split of a prepared data folder and return it; TableError says what is missing."""
     place = data.join(split)
-    files = _parquet_files(place)
+    files = parquet_files(place)
     if not files:
         raise TableError(
             f"found no Parquet files in {place.uri}, expected a labelled table; "
             "run jobs/prepare.py first"
         )
-    schema, num_rows = _footers(place, files)
+    schema, num_rows = footers(place, files)
     if not num_rows:
         raise TableError(f"{place.uri} has no rows, expected labelled products")
-    texts = _text_columns(place, schema, columns, sources)
+    texts = text_columns(place, schema, columns, sources)
     _require_gold(place, schema, columns)
     pictures = [name for name in columns.pictures() if name in schema.names]
     optional = [columns.category] if columns.category in schema.names else []
@@ -98,7 +98,8 @@ def open_labelled(
     )
 
 
-def _parquet_files(place: Storage) -> list[str]:
+def parquet_files(place: Storage) -> list[str]:
+    """Paths of all Parquet files below a folder, sorted."""
     try:
         found = place.fs.find(place.path)
     except OSError as error:
@@ -106,8 +107,11 @@ def _parquet_files(place: Storage) -> list[str]:
     return sorted(name for name in found if name.endswith(".parquet"))
 
 
-def _footers(place: Storage, files: Sequence[str]) -> tuple[pa.Schema, int]:
-    """Read every footer: a later file with other columns must not lose them silently."""
+def footers(place: Storage, files: Sequence[str]) -> tuple[pa.Schema, int]:
+    """Schema and rows of all files.
+
+    Every footer is read: a later file with other columns must not lose them silently.
+    """
     schema: pa.Schema | None = None
     num_rows = 0
     for name in files:
@@ -127,9 +131,10 @@ def _footers(place: Storage, files: Sequence[str]) -> tuple[pa.Schema, int]:
     return schema, num_rows
 
 
-def _text_columns(
+def text_columns(
     place: Storage, schema: pa.Schema, columns: Columns, sources: Sequence[str]
 ) -> list[str]:
+    """Columns of the texts; TableError where one is missing or holds something else."""
     names = [columns.sources.get(source, source) for source in sources]
     wanted = [columns.product_id, *names]
     missing = [name for name in wanted if name not in schema.names]

@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +18,7 @@ from ulsdram_core.text import TextConfig
 
 RECIPES = Path(__file__).resolve().parents[1] / "jobs" / "recipes"
 TRAINING = "train"
+AnyRecipe = TypeVar("AnyRecipe", bound=BaseModel)
 
 
 class LabelConfig(BaseModel):
@@ -84,34 +86,44 @@ class Recipe(BaseModel):
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by the name of a shipped one or by path, with `a.b=value` overrides."""
-    path = _find(name)
+    return read_recipe(Recipe, name, overrides, example="fit.epochs=5")
+
+
+def read_recipe(
+    kind: type[AnyRecipe], name: str, overrides: Sequence[str], *, example: str
+) -> AnyRecipe:
+    """Read a recipe of any kind; `example` is an override to name in messages."""
+    wanted = str(kind.model_fields["kind"].default)
+    path = _find(name, wanted)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe {path} is not TOML: {error}") from error
+    if (found := document.get("kind", TRAINING)) != wanted:
+        raise ValueError(f"recipe {name} has kind {found!r}, expected {wanted!r}; name another one")
     for override in overrides:
-        apply_override(document, override, example="fit.epochs=5")
+        apply_override(document, override, example=example)
     try:
-        return Recipe.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
-        raise ValueError(f"recipe {name}: {_first_problem(error)}") from error
+        raise ValueError(f"recipe {name}: {_first_problem(error, kind)}") from error
 
 
-def dump_recipe(recipe: Recipe) -> str:
+def dump_recipe(recipe: BaseModel) -> str:
     """Return the resolved recipe as TOML; unset values are left out."""
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
 
 
-def recipe_names() -> list[str]:
-    """Names of the shipped training recipes."""
+def recipe_names(kind: str = TRAINING) -> list[str]:
+    """Names of the shipped recipes of one kind."""
     names = []
     for path in sorted(RECIPES.glob("*.toml")):
-        if tomllib.loads(path.read_text(encoding="utf-8")).get("kind", TRAINING) == TRAINING:
+        if tomllib.loads(path.read_text(encoding="utf-8")).get("kind", TRAINING) == kind:
             names.append(path.stem)
     return names
 
 
-def _find(name: str) -> Path:
+def _find(name: str, kind: str) -> Path:
     shipped = RECIPES / f"{name}.toml"
     if shipped.is_file():
         return shipped
@@ -119,13 +131,15 @@ def _find(name: str) -> Path:
     if path.suffix == ".toml" and path.is_file():
         return path
     raise ValueError(
-        f"found no recipe {name!r}, expected a .toml file or one of: {', '.join(recipe_names())}"
+        f"found no recipe {name!r}, expected a .toml file or one of: "
+        f"{', '.join(recipe_names(kind))}"
     )
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {place}; see the field lists in pipelines/recipe.py"
+        module = kind.__module__.replace(".", "/")
+        return f"unknown key {place}; see the field lists in {module}.py"
     return f"{place}: {first['msg']}"

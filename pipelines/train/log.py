@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -10,6 +11,13 @@ from pipelines.storage import Storage
 from pipelines.train.state import Progress
 
 LOG, EVENTS = "metrics.jsonl", "tensorboard"
+
+
+class Position(Protocol):
+    """Where a run stands."""
+
+    epoch: int
+    step: int
 
 
 class TrainLog:
@@ -28,7 +36,7 @@ class TrainLog:
         self._started = time.monotonic()
         self._start_step = 0
 
-    def resume(self, progress: Progress) -> None:
+    def resume(self, progress: Position) -> None:
         """Start from what is stored, up to the checkpoint."""
         self._start_step = progress.step
         stored = self.output.join(LOG)
@@ -37,11 +45,11 @@ class TrainLog:
             entries = [json.loads(line) for line in lines]
             self.entries = [entry for entry in entries if entry["step"] <= progress.step]
 
-    def step(self, progress: Progress, figures: dict[str, float]) -> None:
+    def step(self, progress: Position, figures: dict[str, float]) -> None:
         """Note one optimiser step."""
         self._add("step", progress.step, figures)
 
-    def epoch(self, progress: Progress, figures: dict[str, float]) -> None:
+    def epoch(self, progress: Position, figures: dict[str, float]) -> None:
         """Note one validation."""
         self._add("epoch", progress.step, {"epoch": progress.epoch, **figures})
 
@@ -62,7 +70,7 @@ class TrainLog:
         return (
             f"epoch {progress.epoch}/{epochs} step {progress.step}/{self.num_steps} "
             f"loss {loss:.4f} best F1 {f1} {products / elapsed:.1f} products/s "
-            f"{_clock(left)} left"
+            f"{clock(left)} left"
         )
 
     def _add(self, kind: str, step: int, figures: dict[str, float]) -> None:
@@ -71,7 +79,8 @@ class TrainLog:
             self.writer.add_scalar(f"{kind}/{name}", value, step)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
     if seconds == float("inf"):
         return "-"
     minutes, rest = divmod(int(seconds), 60)

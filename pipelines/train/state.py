@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ulsdram_core.errors import CheckpointError
-from ulsdram_core.model import UlsDram
 
 WEIGHTS, BEST, MOMENTS, PROGRESS = (
     "model.safetensors",
@@ -45,7 +44,7 @@ class Progress:
     """Validation figures of every finished epoch."""
 
 
-def state_of(model: UlsDram) -> dict[str, Tensor]:
+def state_of(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of the weights on the CPU."""
     return {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
 
@@ -53,12 +52,20 @@ def state_of(model: UlsDram) -> dict[str, Tensor]:
 def save_state(
     folder: Path,
     *,
-    model: UlsDram,
+    model: nn.Module,
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
     """Write a checkpoint into an empty folder."""
+    save_tensors(folder, model=model, best=best, optimizer=optimizer)
+    (folder / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+
+
+def save_tensors(
+    folder: Path, *, model: nn.Module, best: dict[str, Tensor], optimizer: torch.optim.Optimizer
+) -> None:
+    """Write what a checkpoint holds besides its progress."""
     save_file(state_of(model), folder / WEIGHTS)
     save_file(best, folder / BEST)
     moments = {
@@ -67,27 +74,37 @@ def save_state(
         for name, value in state.items()
     }
     save_file(moments, folder / MOMENTS)
-    (folder / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
 
 
 def load_state(
-    folder: Path, *, model: UlsDram, optimizer: torch.optim.Optimizer, schedule: LambdaLR
+    folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: LambdaLR
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Restore what `save_state` wrote; returns the progress and the best weights."""
     try:
         progress = Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
-        model.load_state_dict(load_file(folder / WEIGHTS))
-        best = load_file(folder / BEST)
-        moments = load_file(folder / MOMENTS)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be restored: {error}") from error
-    _restore_moments(optimizer, moments)
+    best = load_tensors(folder, model=model, optimizer=optimizer)
     schedule.load_state_dict({**schedule.state_dict(), "last_epoch": progress.step})
     for group, base, factor in zip(
         optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
     ):
         group["lr"] = base * factor(progress.step)
     return progress, best
+
+
+def load_tensors(
+    folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """Restore what `save_tensors` wrote; returns the best weights."""
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+        best = load_file(folder / BEST)
+        moments = load_file(folder / MOMENTS)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"checkpoint {folder} cannot be restored: {error}") from error
+    _restore_moments(optimizer, moments)
+    return best
 
 
 def _restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:

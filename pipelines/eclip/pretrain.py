@@ -1,0 +1,224 @@
+"""A pre-training run from the driver's side: check, start, train, publish the model."""
+
+import hashlib
+import json
+import logging
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.data import ExecutionOptions
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from safetensors.torch import load_file
+
+from pipelines.cluster import connect_cluster
+from pipelines.eclip.pretrain_state import PretrainProgress, read_progress
+from pipelines.eclip.pretrain_worker import PretrainSettings, pretrain_worker
+from pipelines.eclip.recipe import EclipRecipe
+from pipelines.eclip.table import open_recipe_pairs
+from pipelines.evaluate import decoded_dataset
+from pipelines.labelled import LabelledTable
+from pipelines.recipe import dump_recipe
+from pipelines.storage import Storage
+from pipelines.train.state import BEST
+from ulsdram_core.eclip.parts import EclipParts, assemble_eclip, load_eclip, save_eclip
+from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
+
+log = logging.getLogger(__name__)
+SPLITS = ("train", "valid")
+
+
+@dataclass(frozen=True)
+class PretrainRequest:
+    """What a user asked for."""
+
+    recipe: EclipRecipe
+    data: Storage
+    output: Storage
+    num_workers: int = 1
+    init_from: Storage | None = None
+    random_init: bool = False
+    restart: bool = False
+
+
+def pretrain(request: PretrainRequest) -> dict[str, Any]:
+    """Pre-train to the end, resuming an interrupted run of the same request."""
+    started = time.monotonic()
+    tables = {split: open_recipe_pairs(request.data, split, request.recipe) for split in SPLITS}
+    fingerprint = pretrain_fingerprint(request, tables)
+    done = find_pretrained(request, fingerprint)
+    if done is not None:
+        log.info("%s already holds this run's model; --restart trains again", request.output.uri)
+        return done
+    start = starting_encoders(request, tables["train"])
+    connect_cluster()
+    with tempfile.TemporaryDirectory() as scratch:
+        place = request.output.join("_start")
+        put_eclip(start, place, Path(scratch))
+        checkpoint = _run_workers(request, tables, place, fingerprint)
+        progress = read_progress(checkpoint)
+        start.model.load_state_dict(load_file(checkpoint / BEST))
+        start.config = start.config.model_copy(update={"is_aligned": True})
+        summary = _summary(request, start, progress, seconds=time.monotonic() - started)
+        start.metrics = {"fingerprint": fingerprint, **summary}
+        start.recipe = dump_recipe(request.recipe)
+        start.card = pretrain_card(request.recipe, summary)
+        put_eclip(start, request.output.join("model"), Path(scratch))
+        place.delete()
+    return summary
+
+
+def starting_encoders(request: PretrainRequest, table: LabelledTable | None) -> EclipParts:
+    """The encoders as they came, or those of --init-from; a tiny one learns its pieces here."""
+    if request.init_from is not None:
+        with request.init_from.local_copy() as folder:
+            return load_eclip(folder)
+    recipe = request.recipe
+    torch.manual_seed(recipe.pretrain.seed)
+    encoder = recipe.model.text_encoder
+    if encoder.name != "tiny" and not request.random_init:
+        tokenizer = load_tokenizer(encoder.location())
+    else:
+        assert table is not None
+        names = [table.columns.sources.get(source, source) for source in table.sources]
+        texts = table.scan().select(names).head(200_000).collect(engine="streaming")
+        lines = [text for column in texts.get_columns() for text in column.drop_nulls()]
+        tokenizer = build_tokenizer(lines, recipe.run.vocab_size)
+    return assemble_eclip(recipe.config(), tokenizer, random_init=request.random_init)
+
+
+def pretrain_fingerprint(request: PretrainRequest, tables: dict[str, LabelledTable]) -> str:
+    """Identify the run: the same request resumes, a changed one starts anew."""
+    digest = hashlib.sha256(dump_recipe(request.recipe).encode())
+    for table in tables.values():
+        for name in table.files:
+            info = table.place.sibling(name).info()
+            version = info.get("ETag") or info.get("mtime")
+            digest.update(f"{name} {info.get('size')} {version}".encode())
+    start = request.init_from.uri if request.init_from else ""
+    digest.update(f"{start} {request.num_workers} {request.random_init}".encode())
+    return digest.hexdigest()[:16]
+
+
+def find_pretrained(request: PretrainRequest, fingerprint: str) -> dict[str, Any] | None:
+    """Return the summary of a finished run of this very request, if the output holds one."""
+    stored = request.output.join("model", "metrics.json")
+    if request.restart or not stored.exists():
+        return None
+    metrics: dict[str, Any] = json.loads(stored.read_bytes())
+    if metrics.pop("fingerprint", None) != fingerprint:
+        return None
+    return {**metrics, "already_trained": True}
+
+
+def _run_workers(
+    request: PretrainRequest, tables: dict[str, LabelledTable], start: Storage, fingerprint: str
+) -> Path:
+    """Train on the cluster; returns a local folder with the last checkpoint."""
+    recipe, output = request.recipe, request.output
+    checkpoints = output.join("checkpoints")
+    name = f"run-{fingerprint}"
+    if request.restart:
+        checkpoints.join(name).delete()
+    settings = PretrainSettings(
+        recipe=recipe,
+        start=start,
+        output=output,
+        train=tables["train"],
+        valid=tables["valid"],
+        num_threads=max(1, torch.get_num_threads() // request.num_workers),
+    )
+    trainer = TorchTrainer(
+        pretrain_worker,
+        train_loop_config={"settings": settings},
+        scaling_config=ScalingConfig(
+            num_workers=request.num_workers, use_gpu=torch.cuda.is_available()
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=checkpoints.path,
+            storage_filesystem=checkpoints.arrow,
+            failure_config=FailureConfig(max_failures=recipe.run.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+        datasets={split: decoded_dataset(table, recipe.image) for split, table in tables.items()},
+        # As in training an extractor: validation is read whole by every worker, and the order is
+        # kept so that a resumed run meets the same batches.
+        dataset_config=DataConfig(
+            datasets_to_split=["train"],
+            execution_options=ExecutionOptions(preserve_order=True),
+            enable_shard_locality=False,
+        ),
+    )
+    result = trainer.fit()
+    assert result.checkpoint is not None, "the last epoch reports a checkpoint"
+    return Path(result.checkpoint.to_directory())
+
+
+def _summary(
+    request: PretrainRequest, parts: EclipParts, progress: PretrainProgress, *, seconds: float
+) -> dict[str, Any]:
+    return {
+        "model": request.output.join("model").uri,
+        "model_id": parts.model_id(),
+        "targets": request.recipe.pretrain.targets.kind,
+        "pairs": progress.pairs,
+        "steps": progress.step,
+        "batch_pairs": request.recipe.pretrain.stream_pairs
+        * progress.growth.streams
+        * request.num_workers,
+        "scale": round(float(parts.model.scale().detach()), 3),
+        "best_recall": progress.best_recall,
+        "best_step": progress.best_step,
+        "history": progress.history,
+        "training_seconds": round(progress.seconds, 1),
+        "seconds": round(seconds, 1),
+        "workers": request.num_workers,
+    }
+
+
+def pretrain_card(recipe: EclipRecipe, summary: dict[str, Any]) -> str:
+    """README.md of an e-CLIP model directory."""
+    columns = ("epoch", "pairs", "loss", "picture_to_text_r1", "text_to_picture_r1", "scale")
+    rows = "\n".join(
+        "| " + " | ".join(f"{row[name]:.4g}" for name in columns) + " |"
+        for row in summary["history"]
+    )
+    image = recipe.model.image_encoder.architecture
+    return f"""# e-CLIP encoders {summary["model_id"]}
+{recipe.description}
+
+A reconstruction of e-CLIP from its abstract and public summaries; no figure here is the paper's.
+
+| | |
+|---|---|
+| text encoder | {recipe.model.text_encoder.name}, {recipe.model.pooling} pooling |
+| picture encoder | {image}, {recipe.image.size}x{recipe.image.size} pixels |
+| embedding | {recipe.model.dim} numbers, {recipe.model.head} heads |
+| targets | {summary["targets"]} |
+| pairs seen, steps, last batch | {summary["pairs"]}, {summary["steps"]}, \
+{summary["batch_pairs"]} |
+| seed | {recipe.pretrain.seed} |
+
+On at most {recipe.pretrain.valid_pairs} validation pairs (another listing of the same product
+counts as found); the weights are those of the best mean R@1, {summary["best_recall"]:.4f}:
+
+| {" | ".join(columns)} |
+|{"---|" * len(columns)}
+{rows}
+"""
+
+
+def put_eclip(parts: EclipParts, place: Storage, scratch: Path) -> None:
+    """Write a model directory anywhere; elsewhere than on this machine config.json comes last."""
+    if place.is_local:
+        save_eclip(parts, place.path)
+        return
+    folder = save_eclip(parts, scratch / "upload")
+    names = sorted(path.name for path in folder.iterdir())
+    for name in [*(n for n in names if n != "config.json"), "config.json"]:
+        place.join(name).write_bytes((folder / name).read_bytes())
