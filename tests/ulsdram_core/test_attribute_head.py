@@ -35,7 +35,14 @@ def test_the_paper_head_reads_one_layer_and_the_released_head_two():
     assert (released(last, before) - released(last, before + 1)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("head", ["paper", "released"])
+def test_the_linear_head_is_the_papers_with_a_bias():
+    vectors = torch.randn(2, 8)
+    head = build_head("linear", 8, 3)
+    wanted = vectors @ head.score.weight.T + head.score.bias
+    assert_close(head(vectors, vectors), wanted)
+
+
+@pytest.mark.parametrize("head", ["paper", "linear", "released"])
 def test_scores_stay_fp32_under_autocast(head):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         built = build_head(head, 8, 3)

@@ -1,0 +1,125 @@
+"""spaCy's NER, the peer from outside: trained on the same products, scored by the same metrics."""
+
+import importlib.util
+import random
+import time
+from typing import Any
+
+from pipelines.benchmark.data import BenchmarkData
+from pipelines.benchmark.plan import RunPlan
+from pipelines.benchmark.score import score_extractions
+from ulsdram_core.schema import Extraction, GoldSpan, Product, Status, Value
+from ulsdram_core.text import find_units
+
+
+def is_installed() -> bool:
+    """Whether the optional extra `peers` is there."""
+    return importlib.util.find_spec("spacy") is not None
+
+
+def run_spacy(plan: RunPlan, data: BenchmarkData) -> dict[str, Any]:
+    """Train a blank pipeline with an NER component; score its entities as values."""
+    import spacy
+    from spacy.training import Example
+    from spacy.util import fix_random_seed, minibatch
+
+    fix_random_seed(plan.seed)
+    nlp = spacy.blank("xx")  # no language's rules: the texts may be in any
+    unit = plan.extractor.text.unit
+    nlp.tokenizer = _Tokenizer(nlp.vocab, unit)
+    nlp.add_pipe("ner")
+    examples = []
+    for product in data.train:
+        for source, text in product.texts.items():
+            doc = nlp.make_doc(text)
+            spans = [_char_span(doc, gold) for gold in product.gold_for(source)]
+            kept = spacy.util.filter_spans([span for span in spans if span is not None])
+            reference = doc.copy()
+            reference.ents = [_in(reference, span) for span in kept]
+            examples.append(Example(doc, reference))
+    examples = [example for example in examples if len(example.reference)]
+    nlp.initialize(lambda: examples)
+    started = time.monotonic()
+    losses = []
+    order = random.Random(plan.seed)
+    for _ in range(plan.fit.epochs):
+        order.shuffle(examples)
+        lost: dict[str, float] = {}
+        for batch in minibatch(examples, plan.fit.batch_size):
+            nlp.update(batch, losses=lost, drop=0.2)
+        losses.append(lost["ner"] / len(examples))
+    trained = time.monotonic()
+    extractions = [_extract(nlp, product) for product in data.test]
+    seconds = time.monotonic() - trained
+    score = score_extractions(data.test, extractions, data.category_attributes)
+    size = _num_parameters(nlp)
+    return {
+        "figures": score.figures(has_spans=True, has_head=False),
+        "products": score.per_product(),
+        "sweep": None,
+        "losses": losses,
+        "cost": {
+            "parameters": size,
+            "trained_parameters": size,
+            "train_minutes": (trained - started) / 60,
+            "products_per_second": len(data.test) / max(seconds, 1e-9),
+        },
+    }
+
+
+class _Tokenizer:
+    """Cuts texts into the units of all systems, so that every gold span can be an entity."""
+
+    def __init__(self, vocab: Any, unit: Any) -> None:
+        self.vocab = vocab
+        self.unit = unit
+
+    def __call__(self, text: str) -> Any:
+        from spacy.tokens import Doc
+
+        words: list[str] = []
+        spaces: list[bool] = []
+        last = 0
+        for start, end in find_units(text, self.unit):
+            gap = text[last:start]
+            if words and gap == " ":
+                spaces[-1] = True
+            elif gap:  # other white space is a token of its own, so that offsets stay
+                words.append(gap)
+                spaces.append(False)
+            words.append(text[start:end])
+            spaces.append(False)
+            last = end
+        if text[last:]:
+            words.append(text[last:])
+            spaces.append(False)
+        return Doc(self.vocab, words=words, spaces=spaces)
+
+
+def _char_span(doc: Any, gold: GoldSpan) -> Any:
+    return doc.char_span(gold.start, gold.end, label=gold.attribute, alignment_mode="expand")
+
+
+def _in(doc: Any, span: Any) -> Any:
+    from spacy.tokens import Span
+
+    return Span(doc, span.start, span.end, label=span.label)
+
+
+def _extract(nlp: Any, product: Product) -> Extraction:
+    values = [
+        Value(ent.label_, ent.text, source, ent.start_char, ent.end_char, 1.0)
+        for source, text in product.texts.items()
+        for ent in nlp(text).ents
+    ]
+    return Extraction(product.product_id, Status.OK, None, tuple(values))
+
+
+def _num_parameters(nlp: Any) -> int:
+    total = 0
+    for _, component in nlp.pipeline:
+        for node in component.model.walk():
+            total += sum(
+                node.get_param(name).size for name in node.param_names if node.has_param(name)
+            )
+    return int(total)
