@@ -27,6 +27,8 @@ from pipelines.train.state import BEST, PROGRESS, Progress
 from pipelines.train.worker import WorkerSettings, train_worker
 from ulsdram_core.calibration import choose_thresholds
 from ulsdram_core.checkpoint import load_model, save_model
+from ulsdram_core.eclip.bridge import assemble_from_eclip
+from ulsdram_core.eclip.parts import load_eclip
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import ExtractorConfig, ModelParts, Thresholds, assemble
 from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
@@ -46,6 +48,8 @@ class TrainRequest:
     num_workers: int = 1
     init_from: Storage | None = None
     corrections: Storage | None = None
+    init_encoders: Storage | None = None
+    """e-CLIP model whose encoders and tokenizer take the place of the recipe's."""
     random_init: bool = False
     restart: bool = False
 
@@ -104,6 +108,9 @@ def _starting_model(request: TrainRequest, table: LabelledTable) -> ModelParts:
     if request.init_from is not None:
         return _warm_start(request, labels)
     torch.manual_seed(recipe.fit.seed)
+    if request.init_encoders is not None:
+        with request.init_encoders.local_copy() as folder:
+            return assemble_from_eclip(extractor_config(recipe), labels, load_eclip(folder))
     location = recipe.model.text_encoder.tokenizer_location()
     if location is None or request.random_init:
         names = [table.columns.sources.get(source, source) for source in table.sources]
@@ -149,7 +156,7 @@ def run_fingerprint(request: TrainRequest, tables: Mapping[str, LabelledTable]) 
             info = table.place.sibling(name).info()
             version = info.get("ETag") or info.get("mtime")
             digest.update(f"{name} {info.get('size')} {version}".encode())
-    for place in (request.init_from, request.corrections):
+    for place in (request.init_from, request.corrections, request.init_encoders):
         digest.update(f"{place.uri if place else ''} {request.num_workers}".encode())
     return digest.hexdigest()[:16]
 

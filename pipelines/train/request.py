@@ -22,6 +22,12 @@ def train_parser(description: str, *, recipe: str | None) -> argparse.ArgumentPa
     add("--out", required=True, help="folder or URI; gets model/, checkpoints/, metrics.jsonl")
     add("--workers", type=int, default=1, help="Ray Train workers, one GPU each if there are any")
     add("--init-from", metavar="MODEL", help="start from the weights of this model directory")
+    add(
+        "--init-encoders",
+        metavar="ECLIP",
+        help="take both encoders and the tokenizer from this model of jobs/pretrain_eclip.py; "
+        "for full use keep image.size at the size it was trained with",
+    )
     add("--corrections", metavar="TABLE", help="reviewers' decisions that override gold")
     add("--target-precision", type=float, help="calibrate each attribute to this precision")
     add(
@@ -53,6 +59,8 @@ def train_request(arguments: argparse.Namespace) -> TrainRequest:
     """Turn parsed arguments into a request."""
     if arguments.workers < 1:
         raise ValueError(f"--workers is {arguments.workers}, expected at least 1")
+    if arguments.init_from and arguments.init_encoders:
+        raise ValueError("found both --init-from and --init-encoders, expected one of them")
     options = parse_options(arguments.storage_options)
 
     def place(uri: str | None) -> Storage | None:
@@ -66,6 +74,7 @@ def train_request(arguments: argparse.Namespace) -> TrainRequest:
         num_workers=arguments.workers,
         init_from=place(arguments.init_from),
         corrections=place(arguments.corrections),
+        init_encoders=place(arguments.init_encoders),
         random_init=arguments.random_init,
         restart=arguments.restart,
     )
