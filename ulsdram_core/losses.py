@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from ulsdram_core.alignment import alignment
 from ulsdram_core.batch import Batch
 from ulsdram_core.model import ModelOutput
 from ulsdram_core.pairs import Pairs, RangeConfig, training_pairs
 from ulsdram_core.tagger import Tagger
+from ulsdram_core.tir import TirFusion
 
 
 class LossConfig(BaseModel):
@@ -37,6 +39,13 @@ class LossConfig(BaseModel):
         description="weight of the divergence between attribute scores and tags (M-JAVE: 0.5); "
         "for a head without a policy",
     )
+    alignment_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of matching a picture with the words of its values; for TIR with "
+        "linear attention",
+    )
+    alignment_scale: float = Field(8.0, gt=0, description="sharpness of that match")
 
 
 def disagreement(output: ModelOutput) -> Tensor:
@@ -99,8 +108,19 @@ class ExtractionLoss:
         total = self.config.tag_weight * tag + self.config.attribute_weight * attribute
         if self.config.agreement_weight:
             total = total + self.config.agreement_weight * disagreement(output)
+        if self.config.alignment_weight:
+            total = total + self.config.alignment_weight * self._alignment(model, output, batch)
         num_terms = len(tags_NU) + batch.num_windows
         return Loss(total, num_terms, float(tag.detach()), float(attribute.detach()))
+
+    def _alignment(self, model: torch.nn.Module, output: ModelOutput, batch: Batch) -> Tensor:
+        fusion = getattr(model, "module", model).fusion
+        if not isinstance(fusion, TirFusion):
+            raise ValueError(
+                "loss.alignment_weight trains TIR's match of words and regions, found "
+                f"{type(fusion).__name__}; set it to 0 or fusion.kind to 'tir'"
+            )
+        return alignment(fusion, output, batch, scale=self.config.alignment_scale)
 
     @staticmethod
     def _attribute(output: ModelOutput, batch: Batch) -> Tensor:

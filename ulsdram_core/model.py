@@ -113,6 +113,9 @@ class Encoded:
     units_BUH: Tensor
     unit_mask_BU: Tensor
     logits_BC: Tensor | None
+    embedded_BLH: Tensor
+    """The text before the encoder's first layer, where TIR meets the pictures."""
+    pictures: PictureRegions
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,9 @@ class ModelOutput:
     """What the rows of `emissions_NUT` are; None: row i is window i (no policy)."""
     emissions_NUT: Tensor
     mask_NU: Tensor
+    embedded_BLH: Tensor | None = None
+    """The text before the encoder, and what the pictures show: for the alignment loss."""
+    pictures: PictureRegions | None = None
 
 
 # Chooses the pairs to tag from the attribute logits.
@@ -212,7 +218,8 @@ class UlsDram(nn.Module):
             logits = self.head(reading.sentence_BF, earlier_BH)
         features_BLF = self.reader.condition(reading, logits)
         index = batch.unit_piece_BU[..., None].expand(-1, -1, features_BLF.shape[-1])
-        return Encoded(features_BLF.gather(1, index), batch.unit_mask_BU, logits)
+        units_BUF = features_BLF.gather(1, index)
+        return Encoded(units_BUF, batch.unit_mask_BU, logits, embedded_BLH, pictures)
 
     def see(self, batch: Batch) -> PictureRegions:
         """Encode each distinct picture once, unless a fixed encoder's regions are given."""
@@ -236,7 +243,9 @@ class UlsDram(nn.Module):
             features = self._guide(encoded.units_BUH, pairs)
         mask_NU = encoded.unit_mask_BU[window_N]
         emissions_NUT = self.tagger(features, mask_NU)
-        return ModelOutput(encoded.logits_BC, pairs, emissions_NUT, mask_NU)
+        return ModelOutput(
+            encoded.logits_BC, pairs, emissions_NUT, mask_NU, encoded.embedded_BLH, encoded.pictures
+        )
 
     def _guide(self, units_BUH: Tensor, pairs: Pairs) -> PairFeatures:
         assert self.policy is not None

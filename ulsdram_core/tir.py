@@ -1,7 +1,7 @@
 """Text-guided information range minimisation (TIR), equations 2 to 5 of the paper.
 
-Axes: B windows, L pieces, M pictures, R regions, D inner size of the attention, H hidden,
-V region features.
+Axes: B windows, L pieces, W words, M pictures, R regions, D inner size of the attention,
+H hidden, V region features.
 """
 
 import math
@@ -94,6 +94,12 @@ class TirFusion(Fusion):
         pooled_MV = pictures.regions_MRV.mean(1)
         pooled_BH = pictures.mean_over_pictures(self.pooled(pooled_MV))
         return encoded_BLH + pooled_BH[:, None]
+
+    def match(self, words_WH: Tensor, regions_MRV: Tensor) -> Tensor:
+        """Return how well each picture matches each word [M, W]: a smooth maximum over regions."""
+        query_WD, key_MRD = self.region_query(words_WH), self.region_key(regions_MRV)
+        scores_MWR = query_WD @ key_MRD.mT / math.sqrt(self.config.dim)
+        return torch.logsumexp(scores_MWR.float(), -1) - math.log(scores_MWR.shape[-1])
 
     def region_scores(self, text_BLH: Tensor, pictures: PictureRegions) -> Tensor:
         """Return the weights [M, L, R] with which pieces select regions (Fig. 6 and 7)."""
