@@ -22,7 +22,8 @@ from ulsdram_core.image import ImageConfig
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.metrics import ExtractionMetrics
 from ulsdram_core.model import ModelConfig
-from ulsdram_core.parts import ExtractorConfig, assemble
+from ulsdram_core.parts import ExtractorConfig, ModelParts, assemble
+from ulsdram_core.schema import Product
 from ulsdram_core.text import TextProcessor
 from ulsdram_core.tokenizer import build_tokenizer
 
@@ -90,17 +91,17 @@ def score(extractor: Extractor, demo: list) -> dict[str, float]:
     }
 
 
-def run(system: System, parts: dict[str, list], *, seed: int, epochs: int, rate: float) -> dict:
-    """Train one system with one seed and score it."""
-    train = [product.to_product() for product in parts["train"]]
-    tokenizer = build_tokenizer([product.texts["title"] for product in train], 2000)
-    labels = LabelSet.from_products(train)
+def train(
+    system: System, products: list[Product], *, seed: int, epochs: int, rate: float
+) -> ModelParts:
+    """Train one system with one seed."""
+    tokenizer = build_tokenizer([product.texts["title"] for product in products], 2000)
+    labels = LabelSet.from_products(products)
     torch.manual_seed(seed)
     built = assemble(config_of(system.model), labels, tokenizer)
     builder = ExampleBuilder(
         TextProcessor(tokenizer, built.config.text), labels, built.config.image
     )
-    examples = list(builder(train))
     settings = FitConfig(
         epochs=epochs,
         batch_size=32,
@@ -115,12 +116,19 @@ def run(system: System, parts: dict[str, list], *, seed: int, epochs: int, rate:
         loss={"alignment_weight": system.alignment},
     )
     started = time.time()
-    for epoch in fit(built, examples, settings):
-        print(
-            f"  epoch {epoch.number} loss {epoch.loss:.3f} {time.time() - started:.0f} s",
-            flush=True,
-        )
-    return {**score(Extractor(built), parts["test"]), "seconds": time.time() - started}
+    for epoch in fit(built, list(builder(products)), settings):
+        seconds = time.time() - started
+        print(f"  epoch {epoch.number} loss {epoch.loss:.3f} {seconds:.0f} s", flush=True)
+    return built
+
+
+def run(system: System, parts: dict[str, list], *, seed: int, epochs: int, rate: float) -> dict:
+    """Train one system with one seed and score it."""
+    products = [product.to_product() for product in parts["train"]]
+    started = time.time()
+    built = train(system, products, seed=seed, epochs=epochs, rate=rate)
+    seconds = time.time() - started
+    return {**score(Extractor(built), parts["test"]), "seconds": seconds}
 
 
 def main() -> None:
