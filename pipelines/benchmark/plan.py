@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.benchmark.settings import BenchmarkConfig
+from pipelines.benchmark.settings import BenchmarkConfig, Sections, SystemConfig
 from ulsdram_core.fitting import FitConfig
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.kplug import KplugConfig
@@ -78,11 +78,14 @@ def plan_run(
         model["image_encoder"] = config.settings.image_encoder
         kind = "tir" if system.kind == "ranker" else "none"
         model["fusion"] = {"kind": kind, **config.fusion}
+    limits: dict[str, Any] = {"threshold": config.settings.threshold}
+    for layer in _layers(config, system):
+        model, limits = merged(model, layer.model), merged(limits, layer.range)
     sections = {
-        "model": merged(model, system.model),
+        "model": model,
         "text": config.text,
         "image": ImageConfig(size=config.settings.picture_size) if system.pictures else None,
-        "range": {"threshold": config.settings.threshold, **system.range},
+        "range": limits,
     }
     return RunPlan(
         system=name,
@@ -96,6 +99,13 @@ def plan_run(
         ranker=config.ranker.model_copy(update={"seed": seed}) if system.kind == "ranker" else None,
         held_out=tuple(held_out),
     )
+
+
+def _layers(config: BenchmarkConfig, system: SystemConfig) -> list[Sections]:
+    """Return what is laid over the shared settings, the system's own entry last."""
+    uses_tir = system.model.get("fusion", {}).get("kind") == "tir"
+    layers: list[Sections] = [config.tir] if uses_tir else []
+    return [*layers, *([config.aligned] if system.aligned else []), system]
 
 
 def _text_encoder(config: BenchmarkConfig, which: str) -> TextEncoderConfig:
@@ -113,14 +123,16 @@ def _fit(
     settings, system, rates = config.settings, config.systems[name], config.rates
     text = rates.pretrained if text_encoder.is_pretrained else rates.scratch
     image = rates.scratch if settings.image_encoder.weights == "none" else rates.pretrained
-    document = {
+    document: dict[str, Any] = {
         "epochs": settings.epochs * system.epoch_factor,
         "batch_size": settings.batch_size,
         "picture_dropout": settings.picture_dropout,
         "seed": seed,
         "optim": {**config.optim, "text_rate": text.text, "image_rate": image.image},
     }
-    return FitConfig.model_validate(merged(document, system.fit))
+    for layer in _layers(config, system):
+        document = merged(document, layer.fit)
+    return FitConfig.model_validate(document)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

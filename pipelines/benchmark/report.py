@@ -163,7 +163,11 @@ class RangeClaim:
         return self.precision_gain > self.recall_gain
 
 
-CLAIMED = (("uls_vl", "uls_vl_par"), ("uls_vl_tir", "uls_dram"))
+CLAIMED = (
+    ("uls_vl", "uls_vl_par"),
+    ("uls_vl_tir", "uls_dram"),
+    ("uls_vl_tir_aligned", "uls_dram_aligned"),
+)
 
 
 def range_claims(runs: Mapping[str, Sequence[Result]], *, has_categories: bool) -> list[RangeClaim]:

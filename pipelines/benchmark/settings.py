@@ -56,7 +56,15 @@ class Rates(_Frozen):
     pretrained: EncoderRates = Field(description="of encoders that start from a checkpoint")
 
 
-class SystemConfig(_Frozen):
+class Sections(_Frozen):
+    """Parts of a recipe that are laid over what all systems share."""
+
+    model: dict[str, Any] = Field(default_factory=dict, description="model section of a recipe")
+    range: dict[str, Any] = Field(default_factory=dict, description="range section of a recipe")
+    fit: dict[str, Any] = Field(default_factory=dict, description="fit section of a recipe")
+
+
+class SystemConfig(Sections):
     """One compared system: which parts it is made of."""
 
     label: str = Field(description="name in the tables")
@@ -68,10 +76,8 @@ class SystemConfig(_Frozen):
     text: Literal["main", "second", "words"] = Field("main", description="which text encoder")
     pictures: bool = Field(False, description="whether it sees pictures")
     epoch_factor: int = Field(1, ge=1, description="epochs, as a multiple of settings.epochs")
+    aligned: bool = Field(False, description="whether [aligned] is laid over it too")
     sweep: bool = Field(False, description="also score every S_thr of Fig. 8")
-    model: dict[str, Any] = Field(default_factory=dict, description="model section of a recipe")
-    range: dict[str, Any] = Field(default_factory=dict, description="range section of a recipe")
-    fit: dict[str, Any] = Field(default_factory=dict, description="fit section of a recipe")
 
 
 class BenchmarkConfig(_Frozen):
@@ -86,6 +92,12 @@ class BenchmarkConfig(_Frozen):
     optim: dict[str, Any] = Field(default_factory=dict, description="other optimiser settings")
     fusion: dict[str, Any] = Field(
         default_factory=dict, description="fusion settings of all systems that see pictures"
+    )
+    tir: Sections = Field(
+        default_factory=Sections, description="laid over all systems whose fusion is TIR"
+    )
+    aligned: Sections = Field(
+        default_factory=Sections, description="laid over the systems named as aligned"
     )
     kplug: KplugConfig = Field(default_factory=KplugConfig, description="K-PLUG's pre-training")
     ranker: RankerConfig = Field(default_factory=RankerConfig, description="MAE-model")

@@ -36,9 +36,9 @@ def test_a_suite_is_run_and_reported(request_of):
     lines = []
     request = request_of(seeds=2)
     summary = run_benchmark(request, lines.append)
-    assert summary["runs"] == summary["finished"] == 8
+    assert summary["runs"] == summary["finished"] == 12
     assert summary["left"] == []
-    assert sum("TAG-F1" in line or "minutes" in line for line in lines) == 8
+    assert sum("TAG-F1" in line or "minutes" in line for line in lines) == 12
     text = (request.out / "report.md").read_text()
     assert "## Table 2" in text
     assert "What PAR claims" in text
@@ -67,11 +67,11 @@ def test_an_interrupted_benchmark_goes_on_where_it_stopped(request_of):
     lines = []
     summary = run_benchmark(request, lines.append)
     assert summary["finished_before"] == 2
-    assert summary["finished"] == 4
+    assert summary["finished"] == 6
     after = stored(request.out)
     assert {name: after[name] for name in first} == first, "finished runs are not touched"
     third = run_benchmark(request, ignore)
-    assert third["finished_before"] == 4
+    assert third["finished_before"] == 6
     assert stored(request.out) == after
 
 
@@ -90,7 +90,7 @@ def test_another_setting_is_another_run(request_of):
 def test_no_run_is_started_without_time(request_of):
     lines = []
     summary = run_benchmark(request_of(budget_minutes=0.0), lines.append)
-    assert len(summary["left"]) == 4
+    assert len(summary["left"]) == 6
     assert "run the same command to go on" in lines[-1]
     assert "(not run)" in (Path(summary["report"])).read_text()
     again = run_benchmark(request_of(budget_minutes=10.0), ignore)
@@ -108,7 +108,7 @@ def test_a_system_that_diverges_fails_alone(request_of):
 def test_held_out_attributes_are_asked_for(request_of):
     request = request_of(suite="table5", held_out=("color", "gender"))
     summary = run_benchmark(request, ignore)
-    assert summary["finished"] == 3 + 2
+    assert summary["finished"] == 4 + 2
     text = Path(summary["report"]).read_text()
     assert "## Zero-shot" in text
     assert "Held out: color, gender." in text
@@ -120,7 +120,7 @@ def test_held_out_attributes_are_asked_for(request_of):
 
 def test_list_names_every_row(config_of):
     lines = list_rows("all", config_of())
-    assert len(lines) == 7 + 4 + 5 + 13 + 3 + 1
+    assert len(lines) == 8 + 6 + 5 + 14 + 4 + 1
     assert any("reader=jave" in line and "encoders fixed" in line for line in lines)
 
 
@@ -170,6 +170,6 @@ def test_a_killed_command_goes_on(prepared, tmp_path):
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     summary = json.loads(found.stdout.splitlines()[-1])
     assert summary["finished_before"] == len(first) >= 1
-    assert summary["finished"] == 4
+    assert summary["finished"] == 6
     after = stored(tmp_path / "out")
     assert {name: after[name] for name in first} == first

@@ -33,6 +33,18 @@ def test_fusion_settings_come_from_one_place(config_of):
     assert len(seen) >= 10
 
 
+def test_tir_and_alignment_are_settled_in_one_place_each(config_of):
+    config = config_of(
+        "tir.fit={optim={fusion_rate=9e-4}}", "aligned.fit.loss.alignment_weight=2.0"
+    )
+    plans = {name: plan_run(config, name, seed=0) for name in SYSTEMS}
+    uses_tir = {n for n, p in plans.items() if p.fit.optim.fusion_rate == 9e-4}
+    assert {"uls_vl_tir", "dynet_ar", "bert_ar", "uls_dram", "uls_dram_aligned"} <= uses_tir
+    assert not uses_tir & {"uls_vl", "uls_vl_par", "m_jave_uls", "uls_l"}
+    aligned = {n for n, p in plans.items() if p.fit.loss.alignment_weight == 2.0}
+    assert aligned == {"uls_vl_tir_aligned", "uls_dram_aligned"}
+
+
 def test_a_result_is_named_by_what_decides_it(config_of):
     config = config_of()
     plan = plan_run(config, "uls_l", seed=0)
@@ -71,7 +83,11 @@ def test_published_figures_are_the_papers():
     assert found["rnn_lstm"] == {"cls_f1": 85.76, "tag_f1": 82.92}
     assert found["uls_dram"] == {"cls_f1": 97.65, "tag_f1": 96.86}
     assert found["spacy"] == {}
-    assert [row.published["accuracy"] for row in SUITES["table5"].rows] == [72.96, 75.01, 79.2]
+    assert [row.published.get("accuracy") for row in SUITES["table5"].rows][:3] == [
+        72.96,
+        75.01,
+        79.2,
+    ]
 
 
 def test_sections_are_merged_and_values_replaced():
