@@ -29,7 +29,7 @@ HIDDEN = "***"
 Summary = Mapping[str, Any]
 Main = Callable[[list[str] | None], Summary]
 
-_SECRET_NAME = r"(?:secret|passw(?:or)?d|session_?token|access_?key|account_?key|sas_?token)"
+_SECRET_NAME = r"(?:secret|passw(?:or)?d|(?:session|sas|auth)_?token|(?:access|account|api)_?key)"
 _SECRET_FIELD = re.compile(_SECRET_NAME, re.IGNORECASE)
 _SECRET_PAIR = re.compile(
     rf"([\w-]*{_SECRET_NAME}[\w-]*[\"']?\s*[=:]\s*[\"']?)([^\s\"',;&}}]+)", re.IGNORECASE

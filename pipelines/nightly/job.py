@@ -12,6 +12,7 @@ from pipelines.nightly.estimate import estimate
 from pipelines.nightly.gate import Check, RunStatistics, run_gate
 from pipelines.nightly.lock import Owner, TableLock
 from pipelines.nightly.maintenance import drop_stale_keys, maintain
+from pipelines.nightly.metrics import prometheus_text, push_metrics
 from pipelines.nightly.model import ModelSource
 from pipelines.nightly.night import Night
 from pipelines.nightly.plan import Plan, load_newest_plan
@@ -139,7 +140,7 @@ class _Session:
     def _close(self, run: Run, plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
         night = self._night
         summary["state"] = "published"
-        write_reports(run.folder, summary)
+        self._report(run, summary)
         following = for_next_night(summary, self._last, night.config.gate)
         write_json(night.runs.join(LAST), following)
         close_run(night.runs, run.folder, summary)
@@ -192,9 +193,15 @@ class _Session:
         if self._night.config.webhook:
             call_webhook(self._night.config.webhook, summary)
         try:
-            write_reports(run.folder, summary)
+            self._report(run, summary)
         except OSError as second:
             _log.warning("the report of the failed run could not be written: %s", second)
+
+    def _report(self, run: Run, summary: Mapping[str, Any]) -> None:
+        metrics = prometheus_text(summary, finished_at=time.time())
+        if self._night.config.push_gateway:
+            push_metrics(self._night.config.push_gateway, self._night.output.name, metrics)
+        write_reports(run.folder, summary, metrics=metrics)
 
     def _summary(
         self,

@@ -1,4 +1,4 @@
-"""What a run leaves for people and machines: summary, Markdown, Prometheus text, webhook."""
+"""What a run leaves for people and machines: summary, Markdown, metrics, webhook."""
 
 import json
 import logging
@@ -7,36 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.command import redact
+from pipelines.nightly.metrics import GAUGES
 from pipelines.nightly.progress import as_duration
 from pipelines.nightly.runs import RunFolder
 from ulsdram_core.reasons import MEANINGS, Reason
 
 _log = logging.getLogger(__name__)
-_GAUGES = (
-    ("rows_in", "Input rows seen by the run."),
-    ("rows_extracted", "Rows decoded and modelled by the run."),
-    ("rows_unchanged", "Rows that needed no work."),
-    ("rows_vanished", "Products newly marked as vanished."),
-    ("rows_quarantine_table", "Rows that the quarantine table stands for."),
-    ("poison_rows", "Rows that killed their worker every time."),
-    ("worker_failures", "Failed attempts of workers."),
-    ("seconds", "Wall time of the run."),
-    ("products_per_second", "Extracted rows per second of the run phase."),
-    ("start_seconds", "Time until the first rows of the run phase came back."),
-    ("efficiency", "Core seconds of decoding and model by those available, after the start."),
-    ("bytes_scanned", "Stored bytes read to find changes."),
-    ("bytes_read", "Stored bytes read to extract."),
-    ("bytes_written", "Bytes written to the extractions table."),
-    ("write_amplification", "Bytes written by bytes of new rows."),
-    ("table_version", "Version of the extractions table after the run."),
-)
 
 
-def write_reports(folder: RunFolder, summary: Mapping[str, Any]) -> None:
+def write_reports(folder: RunFolder, summary: Mapping[str, Any], *, metrics: str) -> None:
     """report.json, report.md and metrics.prom in the run's folder."""
     folder.write("report.json", summary)
     folder.place.join("report.md").write_bytes(markdown(summary).encode())
-    folder.place.join("metrics.prom").write_bytes(prometheus_text(summary).encode())
+    folder.place.join("metrics.prom").write_bytes(metrics.encode())
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
@@ -44,38 +27,12 @@ def markdown(summary: Mapping[str, Any]) -> str:
     lines = [f"# Nightly run {summary['run_id']}: {summary['state']}", ""]
     if summary.get("error"):
         lines += [str(summary["error"]), ""]
-    names = [name for name, _ in _GAUGES if summary.get(name) is not None]
+    names = [name for name, _ in GAUGES if summary.get(name) is not None]
     lines += _table(["measure", "value"], [[name, _number(summary[name])] for name in names])
     lines += ["## Status", "", *_counts("status", summary.get("by_status"))]
     lines += ["## Reasons", "", *_reasons(summary)]
     lines += ["## Time", "", *_seconds(summary.get("phase_seconds") or {})]
     lines += ["## Gate", "", *_checks(summary.get("gate") or [])]
-    return "\n".join(lines) + "\n"
-
-
-def prometheus_text(summary: Mapping[str, Any]) -> str:
-    """Gauges in the text format, for a node exporter's folder or a push gateway."""
-    lines = []
-    for name, text in _GAUGES:
-        value = summary.get(name)
-        if value is not None:
-            full = f"ulsdram_nightly_{name}"
-            lines += [f"# HELP {full} {text}", f"# TYPE {full} gauge", f"{full} {value}"]
-    full = "ulsdram_nightly_rows_by_status"
-    lines += [f"# HELP {full} Extracted rows by status.", f"# TYPE {full} gauge"]
-    lines += [
-        f'{full}{{status="{status}"}} {count}'
-        for status, count in (summary.get("by_status") or {}).items()
-    ]
-    full = "ulsdram_nightly_rows_by_reason"
-    lines += [f"# HELP {full} Degraded and quarantined rows by reason.", f"# TYPE {full} gauge"]
-    lines += [
-        f'{full}{{reason="{reason}"}} {count}'
-        for reason, count in (summary.get("by_reason") or {}).items()
-    ]
-    full = "ulsdram_nightly_success"
-    lines += [f"# HELP {full} Whether the run was published.", f"# TYPE {full} gauge"]
-    lines.append(f"{full} {int(summary['state'] == 'published')}")
     return "\n".join(lines) + "\n"
 
 

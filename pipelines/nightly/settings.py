@@ -54,6 +54,9 @@ class NightlyConfig(BaseModel):
         "with the system, null for none.",
     )
     webhook: str | None = Field(None, description="Address that is told about a failed run.")
+    push_gateway: str | None = Field(
+        None, description="Address of a Prometheus push gateway that gets every run's metrics."
+    )
     chunks: ChunkConfig = Field(default_factory=ChunkConfig)
     waves: WaveConfig = Field(default_factory=WaveConfig)
     workers: WorkerConfig = Field(default_factory=WorkerConfig)

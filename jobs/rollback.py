@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Make the result tables what they were at an earlier version; readers see one new version.
+
+It works as long as vacuum has left the old version's files (maintenance.vacuum_hours).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines.command import command_parser, run_command
+from pipelines.nightly.lock import LockConfig
+from pipelines.nightly.rollback import rollback
+from pipelines.storage import Storage, parse_options
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of this job."""
+    options = command_parser(__doc__ or "")
+    add = options.add_argument
+    add("--table", required=True, metavar="T", help="folder that extract_catalog.py wrote (URI)")
+    add(
+        "--to",
+        required=True,
+        metavar="MOMENT",
+        help="version number, run id or ISO time (`analyze.py --query runs` lists them)",
+    )
+    add(
+        "--storage-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="endpoint_url, access_key_id, ... for URIs; the usual variables count otherwise",
+    )
+    return options
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Roll back once."""
+    arguments = parser().parse_args(argv)
+    table = Storage.of(arguments.table, parse_options(arguments.storage_option))
+    return rollback(table, arguments.to, config=LockConfig())
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,93 @@
+"""Metrics of a run: the text format, and what a push gateway is told."""
+
+import re
+import shutil
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from catalogue import product, products, write_file, write_files
+from run_job import small_config
+
+from pipelines.command import RunFailedError
+from pipelines.nightly.metrics import prometheus_text
+
+CHECK = {"name": "quarantine_rate", "found": 0.1, "limit": 0.05, "is_passed": False, "note": ""}
+
+
+def samples(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^(ulsdram_\S+) (\S+)$", text, flags=re.MULTILINE))
+
+
+def test_a_refused_run_names_its_checks_but_no_success_time():
+    text = prometheus_text({"state": "failed", "gate": [CHECK], "rows_in": 7}, finished_at=12.5)
+    found = samples(text)
+    assert found['ulsdram_nightly_gate_passed{check="quarantine_rate"}'] == "0"
+    assert found['ulsdram_nightly_gate_limit{check="quarantine_rate"}'] == "0.05"
+    assert found["ulsdram_nightly_finished_timestamp_seconds"] == "12.5"
+    assert "last_success" not in text
+
+
+def test_labels_are_escaped():
+    text = prometheus_text(
+        {"state": "published", "gate": [{**CHECK, "name": 'a"\\\n'}]}, finished_at=1
+    )
+    assert r'{check="a\"\\\n"}' in text
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_reads_the_text():
+    counts = {"by_status": {"ok": 3}, "by_reason": {"no_picture": 1}}
+    text = prometheus_text(
+        {"state": "published", "gate": [CHECK], "seconds": 1.5, **counts}, finished_at=1e9
+    )
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Gateway(BaseHTTPRequestHandler):
+    heard: list = []  # noqa: RUF012 - emptied by the fixture
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.heard.append((self.path, body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def gateway():
+    Gateway.heard.clear()
+    server = HTTPServer(("127.0.0.1", 0), Gateway)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_good_and_bad_nights_reach_the_gateway(gateway, run_night, tmp_path):
+    lake = write_files(tmp_path / "in", products(30))
+    gate = {"min_rows": 10, "max_null_rate": 0.0}
+    config = small_config(push_gateway=gateway, gate={**gate, "max_row_change": 9.0})
+    run_night(lake, config=config)
+    write_file(lake / "odd.parquet", [product(n, title="nothing") for n in range(50, 70)])
+    with pytest.raises(RunFailedError):
+        run_night(lake, config=config)
+    (path, good), (_, bad) = Gateway.heard
+    assert path == "/metrics/job/ulsdram_nightly/table/out"
+    assert samples(good)["ulsdram_nightly_success"] == "1"
+    assert samples(bad)['ulsdram_nightly_gate_passed{check="null_rate"}'] == "0"
+
+
+def test_a_gateway_that_does_not_answer_changes_nothing(run_night, tmp_path, caplog):
+    lake = write_files(tmp_path / "in", products(10))
+    config = small_config(push_gateway="http://user:hunter22@127.0.0.1:9/")
+    assert run_night(lake, config=config)["state"] == "published"
+    assert "could not be pushed" in caplog.text
+    assert "hunter22" not in caplog.text
