@@ -73,6 +73,7 @@ def _add_pair_options(parser: argparse.ArgumentParser) -> None:
     add("--in", dest="input", required=True, metavar="URI", help="products: Parquet folder or file")
     add("--out", dest="output", required=True, metavar="URI", help="folder to make or replace")
     add("--model", metavar="URI", help="e-CLIP model; pairs it finds least alike are left out")
+    add("--hold-out", metavar="FILE", help="product ids (one a line) to keep away from training")
     add("--executor", choices=("ray", "local"), default="ray", help="local: in this process")
     add(
         "--set",
@@ -102,7 +103,12 @@ def _pair_request(args: argparse.Namespace) -> PairRequest:
         Storage.of(args.output, options),
         PairConfig.model_validate(document),
         Storage.of(args.model, options) if args.model else None,
+        frozenset(_lines(Storage.of(args.hold_out, options)) if args.hold_out else ()),
     )
+
+
+def _lines(place: Storage) -> list[str]:
+    return [line for line in place.read_bytes().decode().splitlines() if line]
 
 
 def _executor(name: str) -> Executor:

@@ -35,6 +35,7 @@ class Noise(StrEnum):
     """Why a pair is left out; besides these, the reasons why a picture cannot be used."""
 
     NULL_ID = "null_id"
+    HELD_OUT = "held_out"
     SHORT_TEXT = "short_text"
     SMALL_PICTURE = "small_picture"
     BLANK_PICTURE = "blank_picture"

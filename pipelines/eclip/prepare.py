@@ -77,6 +77,8 @@ class PairRequest:
     output: Storage
     config: PairConfig = field(default_factory=PairConfig)
     model: Storage | None = None
+    held_out: frozenset[str] = frozenset()
+    """Product ids kept away from training."""
 
 
 def prepare_pairs(request: PairRequest, executor: Executor) -> dict[str, Any]:
@@ -122,7 +124,12 @@ def _mapped(
 def _group_tasks(request: PairRequest, work: Storage) -> Iterator[GroupTask]:
     config = request.config
     settings = ScanSettings(
-        config.columns, config.sources, config.noise, config.catalog_column, request.model
+        config.columns,
+        config.sources,
+        config.noise,
+        config.catalog_column,
+        held_out=request.held_out,
+        model=request.model,
     )
     first_row = number = 0
     for split, file in _files(request.source):

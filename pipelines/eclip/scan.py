@@ -63,6 +63,8 @@ class ScanSettings:
     noise: NoiseConfig
     catalog_column: str | None = None
     """Column with given catalogue ids; null cells are filled."""
+    held_out: frozenset[str] = frozenset()
+    """Product ids kept away from training, for an honest test."""
     model: Storage | None = None
     """e-CLIP model that measures how well text and picture agree."""
 
@@ -136,6 +138,8 @@ def _trace_row(record: Mapping[str, Any], settings: ScanSettings) -> dict[str, A
             break
     if len(words) < settings.noise.min_words:
         problem = Noise.SHORT_TEXT.value
+    if str(product_id) in settings.held_out:
+        problem = Noise.HELD_OUT.value
     if product_id is None:
         problem = Noise.NULL_ID.value
     given = record.get(settings.catalog_column or "")

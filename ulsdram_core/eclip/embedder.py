@@ -63,7 +63,10 @@ class Embedder:
 
     def embed(self, products: Sequence[DecodedProduct]) -> Vectors:
         """Unit embeddings [N, E] of both kinds."""
-        found = self.features(products)
+        return self.project(self.features(products))
+
+    def project(self, found: Vectors) -> Vectors:
+        """Features as embeddings."""
         texts = self._project(found.text, found.has_text_N, is_text=True)
         pictures = self._project(found.picture, found.has_picture_N, is_text=False)
         return Vectors(texts, pictures, found.has_text_N, found.has_picture_N)

@@ -1,0 +1,270 @@
+"""The five tasks over several systems: request, course, report as Markdown and JSON."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from pipelines.eclip.extract_task import ExtractSettings, extract_figures
+from pipelines.eclip.pretrain import PretrainRequest, starting_encoders
+from pipelines.eclip.recipe import load_eclip_recipe
+from pipelines.eclip.table import open_pairs
+from pipelines.eclip.tasks import (
+    Figure,
+    ProbeSettings,
+    System,
+    class_labels,
+    classify,
+    cluster,
+    match,
+    match_data,
+    recognise,
+)
+from pipelines.eclip.vectors import (
+    SplitVectors,
+    decoded_products,
+    embed_split,
+    join_vectors,
+    split_frame,
+)
+from pipelines.evaluate import parse_slices
+from pipelines.labelled import LabelledTable, open_labelled
+from pipelines.recipe import Recipe
+from pipelines.storage import Storage
+from pipelines.tables import Columns
+from ulsdram_core.eclip.embedder import Embedder
+from ulsdram_core.eclip.finetune import FineTuneConfig, classify_pairs, fine_tune
+from ulsdram_core.eclip.pairs import Pair, make_pair
+from ulsdram_core.eclip.parts import EclipParts, load_eclip
+from ulsdram_core.eclip.scores import macro_f1
+from ulsdram_core.schema import Product
+
+log = logging.getLogger(__name__)
+SPLITS = ("train", "valid", "test")
+AS_THEY_CAME = "as they came"
+
+
+@dataclass(frozen=True)
+class TasksRequest:
+    """What a user asked for."""
+
+    data: Storage
+    output: Storage
+    models: Mapping[str, Storage] = field(default_factory=dict)
+    baseline: str | None = None
+    """Recipe whose encoders are also measured as they came."""
+    overrides: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    binaries: tuple[str, ...] = ()
+    """NAME=EXPRESSION each."""
+    clusters: tuple[str, ...] = ()
+    matches: tuple[str, ...] = ()
+    extract: Recipe | None = None
+    extract_shares: tuple[float, ...] = (0.01, 0.1)
+    extract_steps: int = 200
+    extract_test_rows: int | None = None
+    seeds: int = 3
+    folds: int = 5
+    limit: int | None = None
+    fine_tune: FineTuneConfig | None = None
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    columns: Columns = field(default_factory=Columns)
+    template: str = "{}"
+
+
+def run_tasks(request: TasksRequest) -> dict[str, Any]:
+    """Measure every system on every task; writes report.md and report.json."""
+    started = time.monotonic()
+    labels = parse_slices(request.binaries)
+    if not (request.models or request.baseline):
+        raise ValueError("found no --model and no --baseline, expected at least one system")
+    figures: list[Figure] = []
+    for name, parts in _systems(request):
+        log.info("system %s", name)
+        found = list(_measure(name, parts, request, labels))
+        figures += found
+        _write(request, figures, seconds=time.monotonic() - started)
+    return {
+        "report": request.output.join("report.md").uri,
+        "figures": len(figures),
+        "systems": sorted({figure.system for figure in figures}),
+    }
+
+
+def _systems(request: TasksRequest) -> Iterator[tuple[str, EclipParts]]:
+    if request.baseline is not None:
+        recipe = load_eclip_recipe(request.baseline, request.overrides)
+        table = _open(request, "train", recipe.text.sources)
+        wanted = PretrainRequest(recipe, request.data, request.output)
+        yield AS_THEY_CAME, starting_encoders(wanted, table)
+    for name, place in request.models.items():
+        with place.local_copy() as folder:
+            yield name, load_eclip(folder)
+
+
+def _open(request: TasksRequest, split: str, sources: tuple[str, ...]) -> LabelledTable:
+    return open_pairs(request.data, split, columns=request.columns, sources=sources)
+
+
+def _measure(
+    name: str, parts: EclipParts, request: TasksRequest, labels: Mapping[str, pl.Expr]
+) -> Iterator[Figure]:
+    sources = parts.config.text.sources
+    tables = {split: _open(request, split, sources) for split in SPLITS}
+    if request.categories or labels or request.clusters or request.matches:
+        system = _embedded(name, parts, request, tables)
+        _check_columns(request, system)
+        for column in request.categories:
+            yield from classify(system, column, request.probe, template=request.template)
+            if request.fine_tune is not None:
+                yield _fine_tuned(system, column, request, tables)
+        for label, expression in labels.items():
+            yield from recognise(system, label, expression, request.probe)
+        for column in request.clusters:
+            yield from cluster(system, column, seeds=range(request.seeds))
+        everything = _joined(system)
+        for column in request.matches:
+            data = match_data(everything.frame, column)
+            yield from match(system, data, everything, folds=request.folds)
+    if request.extract is not None:
+        settings = ExtractSettings(
+            request.extract,
+            request.extract_shares,
+            request.seeds,
+            min_steps=request.extract_steps,
+            test_rows=request.extract_test_rows,
+        )
+        labelled = {split: _labelled(request, split) for split in ("train", "test")}
+        yield from extract_figures(name, parts, labelled, settings)
+
+
+def _embedded(
+    name: str, parts: EclipParts, request: TasksRequest, tables: Mapping[str, LabelledTable]
+) -> System:
+    embedder = Embedder(parts)
+    place = request.output.join("vectors")
+    cache = Path(place.path) if place.is_local else None
+    splits = {}
+    for split, table in tables.items():
+        frame = split_frame(table, request.limit)
+        log.info("%s: embedding %d rows of %s", name, frame.height, split)
+        splits[split] = embed_split(embedder, table, frame, cache=cache)
+    return System(name, embedder, splits)
+
+
+def _check_columns(request: TasksRequest, system: System) -> None:
+    known = system.splits["train"].frame.columns
+    for column in (*request.categories, *request.clusters):
+        if column not in known:
+            raise ValueError(f"found no column {column!r}, expected one of {known}")
+
+
+def _joined(system: System) -> SplitVectors:
+    """All splits as one gallery: duplicates straddle splits."""
+    parts = list(system.splits.values())
+    names = set.intersection(*(set(part.frame.columns) for part in parts))
+    frame = pl.concat([part.frame.select(sorted(names)) for part in parts])
+    aligned = [part.embeddings for part in parts if part.embeddings is not None]
+    return SplitVectors(
+        frame,
+        join_vectors([part.features for part in parts]),
+        join_vectors(aligned) if aligned else None,
+    )
+
+
+def _labelled(request: TasksRequest, split: str) -> LabelledTable:
+    assert request.extract is not None
+    return open_labelled(
+        request.data,
+        split,
+        columns=request.columns,
+        sources=request.extract.text.sources,
+        uses_pictures=request.extract.image is not None,
+    )
+
+
+def _fine_tuned(
+    system: System, column: str, request: TasksRequest, tables: Mapping[str, LabelledTable]
+) -> Figure:
+    """Category classification by the encoders fine-tuned on at most `probe.max_rows` rows."""
+    assert request.fine_tune is not None
+    _, labels = class_labels(system, column)
+    size = system.embedder.parts.config.image.size
+    train = _pairs(system, tables["train"], request.limit)
+    usable = [i for i, pair in enumerate(train) if pair is not None and labels["train"][i] >= 0]
+    usable = usable[: request.probe.max_rows]
+    model = fine_tune(
+        system.embedder.model,
+        [pair for i in usable if (pair := train[i]) is not None],
+        [int(labels["train"][i]) for i in usable],
+        request.fine_tune,
+        picture_size=size,
+    )
+    test = _pairs(system, tables["test"], request.limit)
+    shown = [i for i, pair in enumerate(test) if pair is not None]
+    pairs = [pair for pair in test if pair is not None]
+    predicted = classify_pairs(model, pairs, picture_size=size).argmax(1)
+    wanted = labels["test"][shown]
+    known = wanted >= 0
+    values = {
+        "accuracy": float((predicted == wanted).float().mean()),
+        "macro_f1": macro_f1(predicted[known], wanted[known]),
+    }
+    detail = f"{len(usable)} trained on, {len(pairs)} rows"
+    return Figure(f"category {column}", system.name, "both", "fine-tune", values, detail)
+
+
+def _pairs(system: System, table: LabelledTable, limit: int | None) -> list[Pair | None]:
+    frame = table.scan() if limit is None else table.scan().head(limit)
+    rows: pa.Table = frame.select(table.names).collect(engine="streaming").to_arrow()
+    embedder = system.embedder
+    return [
+        make_pair(Product(p.product_id, p.texts), p.pictures, embedder.text, None)
+        for p in decoded_products(rows, table, embedder.parts.config.image)
+    ]
+
+
+def _write(request: TasksRequest, figures: Sequence[Figure], *, seconds: float) -> None:
+    document = {"seconds": round(seconds, 1), "figures": [asdict(figure) for figure in figures]}
+    text = json.dumps(document, indent=2) + "\n"
+    request.output.join("report.json").write_bytes(text.encode())
+    request.output.join("report.md").write_bytes(render_figures(figures).encode())
+
+
+def render_figures(figures: Sequence[Figure]) -> str:
+    """One table per task: a line per modality and way, a column per system and figure."""
+    lines = [
+        "# Tasks of the pre-trained encoders",
+        "",
+        "e-CLIP here is a reconstruction; no figure is the paper's. Intervals are 95%.",
+        "",
+    ]
+    for task in dict.fromkeys(figure.task for figure in figures):
+        mine = [figure for figure in figures if figure.task == task]
+        lines += [f"## {task}", "", "| modality | way | system | figures | over |"]
+        lines.append("|---|---|---|---|---|")
+        order = {key: i for i, key in enumerate(dict.fromkeys((f.modality, f.way) for f in mine))}
+        for figure in sorted(mine, key=lambda f: order[f.modality, f.way]):
+            shown = ", ".join(_shown(figure.values))
+            cells = (figure.modality, figure.way, figure.system, shown, figure.detail)
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _shown(values: Mapping[str, float]) -> Iterator[str]:
+    for name, value in values.items():
+        if name.endswith(("_low", "_high", "_sd")):
+            continue
+        text = f"{name} {100 * value:.2f}"
+        if f"{name}_low" in values:
+            text += f" [{100 * values[f'{name}_low']:.2f}, {100 * values[f'{name}_high']:.2f}]"
+        if f"{name}_sd" in values:
+            text += f" +- {100 * values[f'{name}_sd']:.2f}"
+        yield text
