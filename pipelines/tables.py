@@ -64,6 +64,15 @@ EXTRACTIONS_SCHEMA = pa.schema(
     ]
 )
 
+
+def extractions_schema(vectors: Iterable[str] = ()) -> pa.Schema:
+    """The extractions table with columns of vectors besides, as an embedding model fills them."""
+    schema = EXTRACTIONS_SCHEMA
+    for name in vectors:
+        schema = schema.append(pa.field(name, pa.list_(pa.float32())))
+    return schema
+
+
 # row_group -1: the whole file; row -1: the whole row group; num_rows: input rows the entry
 # stands for (null when a file is so broken that nobody knows)
 QUARANTINE_SCHEMA = pa.schema(
@@ -165,14 +174,21 @@ def num_buckets_of(delta: DeltaTable) -> int:
     return int(delta.metadata().configuration[NUM_BUCKETS_KEY])
 
 
-def create_table(table: Storage, name: str, *, num_buckets: int) -> DeltaTable:
+def vector_columns(delta: DeltaTable) -> tuple[str, ...]:
+    """The columns of vectors that an extractions table was created with."""
+    return tuple(f.name for f in delta.schema().fields if f.name not in EXTRACTIONS_SCHEMA.names)
+
+
+def create_table(
+    table: Storage, name: str, *, num_buckets: int, vectors: Iterable[str] = ()
+) -> DeltaTable:
     """Create the empty Delta table `name`, or open it if somebody was faster."""
     place = table.join(name)
     place.make_folder()
     is_extractions = name == EXTRACTIONS
     DeltaTable.create(
         place.uri,
-        EXTRACTIONS_SCHEMA if is_extractions else QUARANTINE_SCHEMA,
+        extractions_schema(vectors) if is_extractions else QUARANTINE_SCHEMA,
         mode="ignore",
         partition_by=["bucket"] if is_extractions else None,
         name=name,

@@ -177,7 +177,9 @@ class _Session:
 
     def _publisher(self, run_id: str) -> Publisher:
         snapshot = self._night.snapshot()
-        return Publisher(self._night.output, self._lock.epoch, run_id, snapshot.num_buckets)
+        return Publisher(
+            self._night.output, self._lock.epoch, run_id, snapshot.num_buckets, snapshot.vectors
+        )
 
     def _report_failure(self, run: Run, error: Exception) -> None:
         """Tell everybody; the error itself rises again."""

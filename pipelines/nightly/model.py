@@ -34,6 +34,8 @@ class ModelFacts:
     model_id: str
     sources: tuple[str, ...]
     image: ImageConfig | None
+    vectors: tuple[str, ...] = ()
+    """Columns of vectors that the model fills, as attributes of its extractions."""
 
 
 class LoadedModel(Protocol):

@@ -41,6 +41,7 @@ class ModelFolder:
             model_id=found["model_id"],
             sources=tuple(found["sources"]),
             image=None if image is None else ImageConfig(**image),
+            vectors=tuple(found.get("vectors", ())),
         )
 
     def load(self) -> LoadedModel:

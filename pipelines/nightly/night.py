@@ -65,7 +65,9 @@ class Night:
 
     def snapshot(self) -> Snapshot:
         """The table now."""
-        return Snapshot.newest(self.output, num_buckets=self.config.num_buckets)
+        return Snapshot.newest(
+            self.output, num_buckets=self.config.num_buckets, vectors=self.facts.vectors
+        )
 
     def scan(self, files: Sequence[InputFile], num_buckets: int) -> Scanned:
         """Summaries of all files; only files whose content is new are opened."""

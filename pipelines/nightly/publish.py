@@ -21,7 +21,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from pipelines.nightly.lock import FencedError
 from pipelines.nightly.plan import Plan
-from pipelines.nightly.snapshot import STORED_SCHEMA, BucketFiles, Snapshot, StoredFile
+from pipelines.nightly.snapshot import BucketFiles, Snapshot, StoredFile
 from pipelines.nightly.staging import Staging, key_frame
 from pipelines.storage import Storage, retrying
 from pipelines.tables import EXTRACTIONS, QUARANTINE, create_table, id_hashes, open_table
@@ -74,7 +74,7 @@ def rewrite_bucket(task: RewriteTask) -> Rewritten:
 def _rewrite(task: RewriteTask) -> Rewritten:
     old = task.old.read()
     ids = pl.DataFrame(dict(zip(_ID, id_hashes(old["product_id"].to_pylist()).T, strict=True)))
-    fresh, vanished = STORED_SCHEMA.empty_table(), ids.clear()
+    fresh, vanished = task.old.schema.empty_table(), ids.clear()
     if task.plan is not None and task.staging is not None:
         fresh = staged_rows(task.plan, task.staging, task.old.bucket).drop_columns("bucket")
         vanished = task.plan.vanished(task.old.bucket)
@@ -111,7 +111,7 @@ def _mark_vanished(rows: pa.Table, is_gone: np.ndarray, run_id: str) -> pa.Table
         pl.when(pl.Series(is_gone)).then(pl.lit(value)).otherwise(pl.col(name)).alias(name)
         for name, value in (("status", Status.VANISHED.value), ("reason", None), ("run_id", run_id))
     )
-    return frame.to_arrow().cast(STORED_SCHEMA)
+    return frame.to_arrow().cast(rows.schema)
 
 
 def _write_files(
@@ -142,6 +142,7 @@ class Publisher:
     epoch: int
     run_id: str
     num_buckets: int
+    vectors: tuple[str, ...] = ()
     versions: dict[str, int] = field(default_factory=dict)
 
     def fence(self) -> None:
@@ -151,7 +152,7 @@ class Publisher:
 
     def open(self, name: str) -> DeltaTable:
         """The newest version of a table, created if need be; refused to a fenced owner."""
-        delta = create_table(self.output, name, num_buckets=self.num_buckets)
+        delta = create_table(self.output, name, num_buckets=self.num_buckets, vectors=self.vectors)
         self._check_epoch(delta)
         return delta
 

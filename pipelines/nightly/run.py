@@ -76,7 +76,7 @@ class Run:
         scanned = night.scan(files, snapshot.num_buckets)
         with night.timed("plan"):
             builder = night.builder(scanned, snapshot)
-            staging = Staging.open(self.folder.place)
+            staging = Staging.open(self.folder.place, self.night.facts.vectors)
             used = [number for number, _ in staging.waves]
             used += [] if stored is None else [stored.generation]
             options = SaveOptions(
@@ -96,7 +96,7 @@ class Run:
 
     def statistics(self, plan: Plan) -> RunStatistics:
         """Counts over the staged rows that the plan accepts."""
-        staging = Staging.open(self.folder.place)
+        staging = Staging.open(self.folder.place, self.night.facts.vectors)
         statistics = RunStatistics()
         for bucket in plan.touched():
             statistics.add(staged_rows(plan, staging, bucket))
@@ -128,7 +128,7 @@ class Run:
         stages = self._stages(plan)
         waves = WaveRun(
             plan,
-            Staging.open(place),
+            Staging.open(place, night.facts.vectors),
             night.config.waves,
             cut=partial(self._cut, plan),
             settle=partial(settle_row, stages=stages),
@@ -156,7 +156,9 @@ class Run:
         return Stages(
             decode=DecodeSettings(settings, night.facts, night.config.chunks),
             model=night.model,
-            stamp=RowStamp(night.facts.model_id, self.folder.run_id, plan.num_buckets),
+            stamp=RowStamp(
+                night.facts.model_id, self.folder.run_id, plan.num_buckets, night.facts.vectors
+            ),
             normalizer=night.config.build_normalizer(),
         )
 
@@ -164,7 +166,7 @@ class Run:
         return staging.keys(bucket, model_id=self.night.facts.model_id)
 
     def _rewrite(self, plan: Plan, buckets: Sequence[int], snapshot: Snapshot) -> list[Rewritten]:
-        staging = Staging.open(self.folder.place)
+        staging = Staging.open(self.folder.place, self.night.facts.vectors)
         tasks = [
             RewriteTask(snapshot.bucket(bucket), self.folder.run_id, plan=plan, staging=staging)
             for bucket in buckets

@@ -9,9 +9,19 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from pipelines.storage import Storage, retrying
-from pipelines.tables import EXTRACTIONS, EXTRACTIONS_SCHEMA, num_buckets_of, open_table
+from pipelines.tables import (
+    EXTRACTIONS,
+    extractions_schema,
+    num_buckets_of,
+    open_table,
+    vector_columns,
+)
 
-STORED_SCHEMA = EXTRACTIONS_SCHEMA.remove(EXTRACTIONS_SCHEMA.get_field_index("bucket"))
+
+def stored_schema(vectors: Sequence[str] = ()) -> pa.Schema:
+    """The columns of a data file: all but the partition's."""
+    schema = extractions_schema(vectors)
+    return schema.remove(schema.get_field_index("bucket"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +39,18 @@ class BucketFiles:
     table: Storage
     bucket: int
     files: tuple[StoredFile, ...] = ()
+    vectors: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the files."""
+        return stored_schema(self.vectors)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of the bucket, without the `bucket` column."""
-        names = list(columns or STORED_SCHEMA.names)
-        schema = pa.schema([STORED_SCHEMA.field(name) for name in names])
+        stored = self.schema
+        names = list(columns or stored.names)
+        schema = pa.schema([stored.field(name) for name in names])
         tables = [self._read(file, names) for file in self.files]
         return pa.concat_tables([schema.empty_table(), *(t.cast(schema) for t in tables)])
 
@@ -55,19 +72,32 @@ class Snapshot:
     delta: DeltaTable | None
     num_buckets: int
     _buckets: dict[int, tuple[StoredFile, ...]] = field(default_factory=dict)
+    vectors: tuple[str, ...] = ()
 
     @staticmethod
-    def newest(output: Storage, *, num_buckets: int) -> "Snapshot":
-        """The table in folder `output` now; `num_buckets` counts only when there is none yet."""
+    def newest(
+        output: Storage, *, num_buckets: int, vectors: Sequence[str] | None = None
+    ) -> "Snapshot":
+        """The table in folder `output` now; `num_buckets` counts only when there is none yet.
+
+        `vectors` are the columns of vectors that the table must have; None takes what it has.
+        """
         table = output.join(EXTRACTIONS)
         delta = open_table(output, EXTRACTIONS)
         if delta is None:
-            return Snapshot(table, None, num_buckets)
-        return Snapshot(table, delta, num_buckets_of(delta), _files_by_bucket(delta))
+            return Snapshot(table, None, num_buckets, vectors=tuple(vectors or ()))
+        found = vector_columns(delta)
+        if vectors is not None and tuple(vectors) != found:
+            raise ValueError(
+                f"found table {table.uri} with columns of vectors {list(found)}, expected "
+                f"{list(vectors)}; write to another --output"
+            )
+        files = _files_by_bucket(delta)
+        return Snapshot(table, delta, num_buckets_of(delta), files, found)
 
     def bucket(self, bucket: int) -> BucketFiles:
         """The files of one bucket."""
-        return BucketFiles(self.table, bucket, self._buckets.get(bucket, ()))
+        return BucketFiles(self.table, bucket, self._buckets.get(bucket, ()), self.vectors)
 
 
 def _files_by_bucket(delta: DeltaTable) -> dict[int, tuple[StoredFile, ...]]:

@@ -18,7 +18,7 @@ from pipelines.nightly.rows import from_hex
 from pipelines.nightly.runs import read_json, write_json
 from pipelines.normalize import Normalizer
 from pipelines.storage import Storage, retrying
-from pipelines.tables import EXTRACTIONS_SCHEMA, SCHEMA_VERSION, VALUE, id_hashes
+from pipelines.tables import SCHEMA_VERSION, VALUE, extractions_schema, id_hashes
 from ulsdram_core.schema import Extraction
 
 _VALUE_FIELDS = tuple(VALUE.field(i).name for i in range(VALUE.num_fields))
@@ -31,6 +31,7 @@ class RowStamp:
     model_id: str
     run_id: str
     num_buckets: int
+    vectors: tuple[str, ...] = ()
 
 
 def rows_table(
@@ -62,8 +63,10 @@ def rows_table(
         "run_id": [stamp.run_id] * count,
         "extracted_at": [datetime.now(UTC)] * count,
         "schema_version": [SCHEMA_VERSION] * count,
+        # Rows that never reached the model have none.
+        **{name: [getattr(item, name, None) for item in extractions] for name in stamp.vectors},
     }
-    return pa.table(columns, schema=EXTRACTIONS_SCHEMA)
+    return pa.table(columns, schema=extractions_schema(stamp.vectors))
 
 
 def _value_rows(item: Extraction, normalizer: Normalizer | None) -> list[dict[str, object]]:
@@ -80,11 +83,12 @@ class Staging:
 
     place: Storage
     waves: dict[tuple[int, int], tuple[str, int]] = field(default_factory=dict)
+    vectors: tuple[str, ...] = ()
 
     @staticmethod
-    def open(run: Storage) -> "Staging":
+    def open(run: Storage, vectors: Sequence[str] = ()) -> "Staging":
         """With the waves that are done already."""
-        staging = Staging(run.join("staging"))
+        staging = Staging(run.join("staging"), vectors=tuple(vectors))
         for name in staging.place.names():
             if name.endswith(".json"):
                 found = read_json(staging.place.join(name))
@@ -113,7 +117,7 @@ class Staging:
 
     def read(self, bucket: int) -> pa.Table:
         """All staged rows of a bucket; the newest wave last."""
-        tables = [EXTRACTIONS_SCHEMA.empty_table()]
+        tables = [extractions_schema(self.vectors).empty_table()]
         for key in sorted(self.waves):
             path, _ = self.waves[key]
             tables += self._read(path, bucket)
@@ -137,7 +141,7 @@ class Staging:
                 groups = [i for i, found in enumerate(buckets) if int(found) == bucket]
                 return [parquet.read_row_group(i, use_threads=False) for i in groups]
 
-        return [table.cast(EXTRACTIONS_SCHEMA) for table in retrying(read)]
+        return [table.cast(extractions_schema(self.vectors)) for table in retrying(read)]
 
 
 def key_frame(rows: pa.Table) -> pl.DataFrame:
@@ -157,7 +161,7 @@ def _by_bucket(rows: pa.Table) -> bytes:
     rows = rows.sort_by([("bucket", "ascending"), ("product_id", "ascending")])
     buckets, starts = np.unique(rows["bucket"].to_numpy(), return_index=True)
     names = " ".join(map(str, buckets)).encode()
-    schema = EXTRACTIONS_SCHEMA.with_metadata({b"ulsdram.buckets": names})
+    schema = rows.schema.with_metadata({b"ulsdram.buckets": names})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for start, end in zip(starts, [*starts[1:], rows.num_rows], strict=True):
