@@ -270,3 +270,15 @@ def test_repeated_and_placeholder_rows():
     assert np.flatnonzero(repeated_rows(traces)).tolist() == [2]
     assert np.flatnonzero(placeholder_rows(traces, 3)).tolist() == [0, 1, 2, 4]
     assert not placeholder_rows(traces, 4).any()
+
+
+def test_products_held_out_are_left_out_with_a_reason(noisy):
+    table = pq.read_table(noisy.folder / "products.parquet").slice(0, 8)
+    held = noisy.products[6].product_id
+    config = PairConfig()
+    settings = ScanSettings(
+        config.columns, config.sources, config.noise, held_out=frozenset({held})
+    )
+    traces = trace_rows(table, settings)
+    assert traces["noise"].to_pylist()[6] == "held_out"
+    assert traces["is_usable"].to_pylist()[6:] == [False, True]
