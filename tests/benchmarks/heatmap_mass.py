@@ -15,7 +15,8 @@ import math
 import re
 
 import numpy as np
-from demo_ablation import SYSTEMS, load, train
+from demo_ablation import SYSTEMS, load
+from small_systems import Budget, train
 
 from ulsdram_core.demo import DemoConfig, DemoProduct, generate
 from ulsdram_core.extractor import Extractor
@@ -139,7 +140,8 @@ def main() -> None:
     else:
         products = [product.to_product() for product in load(arguments.products)["train"]]
         system = SYSTEMS[arguments.system]
-        extractor = Extractor(train(system, products, seed=0, epochs=arguments.epochs, rate=1e-3))
+        budget = Budget(arguments.epochs)
+        extractor = Extractor(train(system, products, budget, seed=0))
         if arguments.save:
             extractor.save(arguments.save)
     print(json.dumps(measure(extractor, small_products(arguments.cases, seed=1))))
