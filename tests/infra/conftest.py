@@ -1,0 +1,6 @@
+"""Helper modules of this folder become importable."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
