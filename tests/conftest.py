@@ -26,8 +26,6 @@ def ray_cluster() -> Iterator[None]:
     os.environ["PYTHONPATH"] = os.pathsep.join(
         dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(":"))])
     )
-    # Ray's own processes yield to everything else, here to the tests in the other process.
-    os.environ["RAY_worker_niceness"] = "0"
     ray.init(
         address="local",
         num_cpus=4,
@@ -35,6 +33,8 @@ def ray_cluster() -> Iterator[None]:
         log_to_driver=False,
         logging_level="warning",
         object_store_memory=300_000_000,
+        # By default workers yield to everything else, here to the tests in the other process.
+        _system_config={"worker_niceness": 0},
         _temp_dir=folder,
     )
     yield
