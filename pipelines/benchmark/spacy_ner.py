@@ -3,6 +3,7 @@
 import importlib.util
 import random
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from pipelines.benchmark.data import BenchmarkData
@@ -20,34 +21,16 @@ def is_installed() -> bool:
 def run_spacy(plan: RunPlan, data: BenchmarkData) -> dict[str, Any]:
     """Train a blank pipeline with an NER component; score its entities as values."""
     import spacy
-    from spacy.training import Example
-    from spacy.util import fix_random_seed, minibatch
+    from spacy.util import fix_random_seed
 
     fix_random_seed(plan.seed)
     nlp = spacy.blank("xx")  # no language's rules: the texts may be in any
-    unit = plan.extractor.text.unit
-    nlp.tokenizer = _Tokenizer(nlp.vocab, unit)
+    nlp.tokenizer = _Tokenizer(nlp.vocab, plan.extractor.text.unit)
     nlp.add_pipe("ner")
-    examples = []
-    for product in data.train:
-        for source, text in product.texts.items():
-            doc = nlp.make_doc(text)
-            spans = [_char_span(doc, gold) for gold in product.gold_for(source)]
-            kept = spacy.util.filter_spans([span for span in spans if span is not None])
-            reference = doc.copy()
-            reference.ents = [_in(reference, span) for span in kept]
-            examples.append(Example(doc, reference))
-    examples = [example for example in examples if len(example.reference)]
+    examples = [example for product in data.train for example in _examples(nlp, product)]
     nlp.initialize(lambda: examples)
     started = time.monotonic()
-    losses = []
-    order = random.Random(plan.seed)
-    for _ in range(plan.fit.epochs):
-        order.shuffle(examples)
-        lost: dict[str, float] = {}
-        for batch in minibatch(examples, plan.fit.batch_size):
-            nlp.update(batch, losses=lost, drop=0.2)
-        losses.append(lost["ner"] / len(examples))
+    losses = _train(nlp, examples, plan)
     trained = time.monotonic()
     extractions = [_extract(nlp, product) for product in data.test]
     seconds = time.monotonic() - trained
@@ -65,6 +48,33 @@ def run_spacy(plan: RunPlan, data: BenchmarkData) -> dict[str, Any]:
             "products_per_second": len(data.test) / max(seconds, 1e-9),
         },
     }
+
+
+def _examples(nlp: Any, product: Product) -> Iterator[Any]:
+    """Yield one example per text; of overlapping values spaCy can learn only the longest."""
+    from spacy.training import Example
+    from spacy.util import filter_spans
+
+    for source, text in product.texts.items():
+        doc, reference = nlp.make_doc(text), nlp.make_doc(text)
+        if len(doc):
+            spans = [_char_span(reference, gold) for gold in product.gold_for(source)]
+            reference.ents = filter_spans([span for span in spans if span is not None])
+            yield Example(doc, reference)
+
+
+def _train(nlp: Any, examples: list[Any], plan: RunPlan) -> list[float]:
+    from spacy.util import minibatch
+
+    losses = []
+    order = random.Random(plan.seed)
+    for _ in range(plan.fit.epochs):
+        order.shuffle(examples)
+        lost: dict[str, float] = {}
+        for batch in minibatch(examples, plan.fit.batch_size):
+            nlp.update(batch, losses=lost, drop=0.2)
+        losses.append(float(lost["ner"]) / len(examples))
+    return losses
 
 
 class _Tokenizer:
@@ -98,12 +108,6 @@ class _Tokenizer:
 
 def _char_span(doc: Any, gold: GoldSpan) -> Any:
     return doc.char_span(gold.start, gold.end, label=gold.attribute, alignment_mode="expand")
-
-
-def _in(doc: Any, span: Any) -> Any:
-    from spacy.tokens import Span
-
-    return Span(doc, span.start, span.end, label=span.label)
 
 
 def _extract(nlp: Any, product: Product) -> Extraction:

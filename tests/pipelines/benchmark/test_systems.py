@@ -1,9 +1,9 @@
 """Every system of every table: built, stepped once; learns 64 products by heart (slow)."""
 
 import math
+from dataclasses import replace
 
 import pytest
-import torch
 
 from pipelines.benchmark.data import BenchmarkData
 from pipelines.benchmark.knowledge import known_texts
@@ -11,7 +11,6 @@ from pipelines.benchmark.plan import plan_run
 from pipelines.benchmark.runner import build_parts, run
 from pipelines.benchmark.settings import load_benchmark
 from pipelines.benchmark.source import Source
-from pipelines.benchmark.spacy_ner import is_installed
 from pipelines.benchmark.suites import SUITES, systems_of
 from pipelines.demo_tables import write_products
 from pipelines.storage import Storage
@@ -22,8 +21,7 @@ from ulsdram_core.step import TrainStep
 
 SYSTEMS = systems_of(list(SUITES.values()))
 TAGGERS = [name for name in SYSTEMS if name not in ("mae_model", "spacy")]
-needs_spacy = pytest.mark.skipif(not is_installed(), reason="spaCy is not installed (peers)")
-ALL = [pytest.param(n, marks=needs_spacy) if n == "spacy" else n for n in SYSTEMS]
+OWN = [*TAGGERS, "mae_model"]  # test_spacy_ner.py has the peer
 
 
 @pytest.mark.parametrize("name", TAGGERS)
@@ -45,7 +43,7 @@ def test_every_row_is_built_and_stepped_once(data, name):
     assert len(moved) > 0.5 * len(before)
 
 
-@pytest.mark.parametrize("name", ["kplug", "mae_model", pytest.param("spacy", marks=needs_spacy)])
+@pytest.mark.parametrize("name", ["kplug", "mae_model"])
 def test_systems_with_a_training_of_their_own_run(data, name):
     result = run(plan_run(data.source.config, name, seed=0), data)
     assert 0 <= result["figures"]["accuracy"] <= 1
@@ -114,7 +112,8 @@ def by_heart(tmp_path_factory):
         "optim.schedule=constant",
         "rates.scratch.text=2e-3",
         "optim.task_rate=2e-3",
-        "ranker.epochs=40",
+        "ranker.epochs=60",
+        "ranker.batch_size=32",
         "ranker.dim=64",
         "ranker.filters=48",
         "ranker.piece_dim=32",
@@ -124,13 +123,27 @@ def by_heart(tmp_path_factory):
     return BenchmarkData(Source(str(folder), config), folder / "cache")
 
 
+# The range of regions read as text is learned late: its head needs more passes.
+EPOCHS = {"uls_vl_par": 160}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", OWN)
 def test_every_system_learns_64_products_by_heart(by_heart, name):
     plan = plan_run(by_heart.source.config, name, seed=0)
-    epochs = min(plan.fit.epochs, 80)
-    plan = type(plan)(**{**vars(plan), "fit": plan.fit.model_copy(update={"epochs": epochs})})
-    torch.set_num_threads(1)
+    epochs = EPOCHS.get(name, min(plan.fit.epochs, 80))
+    plan = replace(plan, fit=plan.fit.model_copy(update={"epochs": epochs}))
     figures = run(plan, by_heart)["figures"]
-    metric = "accuracy" if name == "mae_model" else "tag_f1"
-    assert figures[metric] > (0.8 if name == "mae_model" else 0.95), figures
+    if name == "mae_model":  # it names one value, so an attribute with two is out of its reach
+        assert figures["accuracy"] > 0.9 * share_of_single_values(by_heart.test), figures
+    else:
+        assert figures["tag_f1"] > 0.95, figures
+
+
+def share_of_single_values(products):
+    values = [
+        {g.value.lower() for g in product.gold if g.attribute == attribute}
+        for product in products
+        for attribute in product.gold_attributes()
+    ]
+    return sum(len(found) == 1 for found in values) / sum(map(len, values))
