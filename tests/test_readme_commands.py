@@ -7,6 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from pipelines.demo_tables import write_products, write_splits
@@ -15,6 +16,7 @@ from ulsdram_core.demo import DemoConfig, generate
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PREPARE = "python jobs/prepare.py tagged --in DATA --out PREPARED"
 # Added to the commands that would train for long or need `make weights`.
 SMALL = {
     "train": "--random-init --set fit.epochs=1 --set model.text_encoder.layers=1 "
@@ -22,15 +24,20 @@ SMALL = {
     "--set model.image_encoder.architecture=tiny --set model.image_encoder.weights=none "
     "--set model.image_encoder.width=8 --set image.size=32",
 }
+# Sections that take minutes; `make test-slow` runs them.
+SLOW = ("Pre-train", "Compare systems")
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
-def commands() -> list[str]:
+def commands(*, slow: bool) -> list[str]:
     """The `python jobs/...` lines of README's shell blocks, without comments and options."""
-    blocks = re.split(r"^```\w*\n", README, flags=re.MULTILINE)[1::2]
-    lines = [line for block in blocks for line in block.splitlines()]
-    jobs = [line for line in lines if line.startswith("python jobs/")]
+    found = []
+    for section in re.split(r"^## ", README, flags=re.MULTILINE)[1:]:
+        if section.startswith(SLOW) == slow:
+            blocks = re.split(r"^```\w*\n", section, flags=re.MULTILINE)[1::2]
+            found += [line for block in blocks for line in block.splitlines()]
+    jobs = [line for line in found if line.startswith("python jobs/")]
     return [re.sub(r"\s+#.*$|\[[^\]]*\]", "", line).strip() for line in jobs]
 
 
@@ -50,7 +57,8 @@ def places(tmp_path_factory) -> dict[str, str]:
     names = {
         "DATA": "data", "MAE_FOLDER": "mae", "MEPAVE_FOLDER": "mepave", "PREPARED": "prepared",
         "RUN": "run", "CATALOGUE": "catalogue", "TABLE": "table", "OTHER_TABLE": "other",
-        "SNAPSHOT": "snapshot", "drift.csv": "drift.csv", "queue.csv": "queue.csv",
+        "SNAPSHOT": "snapshot", "PAIRS": "pairs", "ECLIP": "eclip", "RUN2": "run2",
+        "TASKS": "tasks", "VECTORS": "vectors", "TABLES": "tables", "drift.csv": "drift.csv", "queue.csv": "queue.csv",
         "report.html": "report.html", "shoe.jpg": "shoe.jpg",
     }  # fmt: skip
     return {word: str(folder / name) for word, name in names.items()}
@@ -88,16 +96,17 @@ def run(command: str, places: dict[str, str], run_id: str | None) -> dict:
         for part in shlex.split(command)
     )
     name = Path(script).stem
+    is_small = "tiny" in arguments
     spec = importlib.util.spec_from_file_location(f"readme_{name}", ROOT / script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main([*arguments, *shlex.split(SMALL.get(name, ""))])
+    return module.main([*arguments, *([] if is_small else shlex.split(SMALL.get(name, "")))])
 
 
 def test_readmes_commands_run_in_their_order(places):
     run_id = None
     done = []
-    for command in commands():
+    for command in commands(slow=False):
         if "compare.py" in command:
             shutil.copytree(places["TABLE"], places["OTHER_TABLE"])
         if "prepare.py" in command:
@@ -107,8 +116,17 @@ def test_readmes_commands_run_in_their_order(places):
         run_id = summary.get("run_id", run_id)
         done.append(Path(shlex.split(command)[1]).stem)
         if done[-1] == "prepare" and "mepave" in command:
-            run(commands()[0], places, None)  # the table that the next commands read
+            run(PREPARE, places, None)  # the table that the next commands read
     wanted = {"prepare", "train", "evaluate", "extract_catalog", "export", "analyze", "report"}
     assert wanted <= set(done)
     for name in ("drift.csv", "queue.csv", "report.html"):
         assert Path(places[name]).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_the_slow_sections_run_too(places):
+    run(PREPARE, places, None)
+    ids = pl.scan_parquet(Path(places["CATALOGUE"]) / "*.parquet").select("product_id").collect()
+    places = {**places, "PRODUCT_ID": ids.item(0, 0)}
+    for command in commands(slow=True):
+        assert isinstance(run(command, places, None), dict), command
