@@ -24,6 +24,7 @@ SMALL = {
     "--set model.image_encoder.architecture=tiny --set model.image_encoder.weights=none "
     "--set model.image_encoder.width=8 --set image.size=32",
 }
+OUTPUTS = "DATA CATALOGUE PREPARED RUN RUN2 TABLE SNAPSHOT PAIRS ECLIP TASKS VECTORS TABLES"
 # Sections that take minutes; `make test-slow` runs them.
 SLOW = ("Pre-train", "Compare systems")
 
@@ -54,13 +55,9 @@ def places(tmp_path_factory) -> dict[str, str]:
     (folder / "shoe.jpg").write_bytes(picture)
     write_mae(folder / "mae", products)
     write_mepave(folder / "mepave")
-    names = {
-        "DATA": "data", "MAE_FOLDER": "mae", "MEPAVE_FOLDER": "mepave", "PREPARED": "prepared",
-        "RUN": "run", "CATALOGUE": "catalogue", "TABLE": "table", "OTHER_TABLE": "other",
-        "SNAPSHOT": "snapshot", "PAIRS": "pairs", "ECLIP": "eclip", "RUN2": "run2",
-        "TASKS": "tasks", "VECTORS": "vectors", "TABLES": "tables", "drift.csv": "drift.csv", "queue.csv": "queue.csv",
-        "report.html": "report.html", "shoe.jpg": "shoe.jpg",
-    }  # fmt: skip
+    names = {word: word.lower() for word in OUTPUTS.split()}
+    names |= {"MAE_FOLDER": "mae", "MEPAVE_FOLDER": "mepave", "OTHER_TABLE": "other"}
+    names |= {file: file for file in ("shoe.jpg", "drift.csv", "queue.csv", "report.html")}
     return {word: str(folder / name) for word, name in names.items()}
 
 
