@@ -72,6 +72,7 @@ def test_evaluate_equals_the_extractor_in_process(trained, demo_data):
     assert "slice shoes" in result.table
 
 
+@pytest.mark.slow
 def test_warm_start_and_target_precision(trained, demo_data, small_recipe, tmp_path):
     request, summary = trained
     wanted = small_recipe.calibration.model_copy(update={"target_precision": 0.9})
@@ -105,6 +106,7 @@ def test_a_slice_over_a_missing_column_is_named(trained, demo_data):
         )
 
 
+@pytest.mark.slow
 def test_corrections_change_the_run(trained, demo_data, small_recipe, tmp_path):
     request, _ = trained
     path = tmp_path / "corrections.csv"
