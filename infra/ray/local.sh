@@ -21,10 +21,11 @@ free_port() {
 start_node() { # name, ray start's options...
   local name=$1
   shift
+  free_port >"$home/$name.metrics" # where Prometheus finds this node
   # The defaults of these ports are fixed numbers: a second node on the machine would lack its agent.
   setsid "$bin/ray" start "$@" --block --disable-usage-stats --object-store-memory "$store" \
     --dashboard-agent-listen-port "$(free_port)" --dashboard-agent-grpc-port "$(free_port)" \
-    --metrics-export-port "$(free_port)" >"$home/$name.log" 2>&1 </dev/null &
+    --metrics-export-port "$(cat "$home/$name.metrics")" >"$home/$name.log" 2>&1 </dev/null &
   echo $! >"$home/$name.pid"
 }
 
@@ -95,7 +96,7 @@ stop() {
     done
     kill -KILL -- "-$pid" 2>/dev/null || true
   done
-  rm -f "$home"/*.pid "$home/env" "$home/token"
+  rm -f "$home"/*.pid "$home"/*.metrics "$home/env" "$home/token"
 }
 
 case ${1:-} in
