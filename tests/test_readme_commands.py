@@ -19,14 +19,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PREPARE = "python jobs/prepare.py tagged --in DATA --out PREPARED"
 # Added to the commands that would train for long or need `make weights`.
 SMALL = {
+    "benchmark": "--seeds 1 --limit 40 --set settings.epochs=1 --set settings.picture_size=32 "
+    "--set settings.demo_products=80 --set settings.unlabelled_limit=60 --set kplug.epochs=1",
     "train": "--random-init --set fit.epochs=1 --set model.text_encoder.layers=1 "
     "--set model.text_encoder.name=tiny --set model.text_encoder.hidden=32 "
     "--set model.image_encoder.architecture=tiny --set model.image_encoder.weights=none "
     "--set model.image_encoder.width=8 --set image.size=32",
 }
-OUTPUTS = "DATA CATALOGUE PREPARED RUN RUN2 TABLE SNAPSHOT PAIRS ECLIP TASKS VECTORS TABLES"
+OUTPUTS = "DATA CATALOGUE PREPARED RUN RUN2 TABLE SNAPSHOT PAIRS ECLIP TASKS VECTORS BENCH"
 # Sections that take minutes; `make test-slow` runs them.
-SLOW = ("Pre-train", "Compare systems")
+SLOW = ("Pre-train", "Compare with")
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
