@@ -102,6 +102,7 @@ def run(command: str, places: dict[str, str], run_id: str | None) -> dict:
     return module.main([*arguments, *([] if is_small else shlex.split(SMALL.get(name, "")))])
 
 
+@pytest.mark.slow
 def test_readmes_commands_run_in_their_order(places):
     run_id = None
     done = []

@@ -106,6 +106,7 @@ def trained(ray_cluster, data, tmp_path_factory):  # noqa: ARG001
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_run_leaves_a_model_a_log_and_events(trained):
     request, summary = trained
     assert {"model", "checkpoints", "metrics.jsonl", "tensorboard"} <= set(request.output.names())

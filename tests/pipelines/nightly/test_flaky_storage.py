@@ -9,7 +9,8 @@ from run_job import Call
 from pipelines.storage import Storage
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_two_nights_on_a_flaky_storage(s3_server, tmp_path, seed):
     root = f"flaky-{seed}-{tmp_path.name}"
     folder = write_files(tmp_path / "in", products(60))

@@ -36,7 +36,9 @@ def nights(place, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("place", ["local", "s3"], indirect=True)
+@pytest.mark.parametrize(
+    "place", ["local", pytest.param("s3", marks=pytest.mark.slow)], indirect=True
+)
 def test_a_bad_night_is_taken_back_and_the_next_one_goes_on(nights, place):
     output = place.join("out")
     good = [*products(30), product(1)]  # one duplicate: the quarantine table has a row
