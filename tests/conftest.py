@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -38,7 +39,21 @@ def ray_cluster() -> Iterator[None]:
         _temp_dir=folder,
     )
     yield
-    ray.shutdown()
+    _shut_down()
+
+
+def _shut_down() -> None:
+    """Leave the cluster; closing a driver's subscription has been seen to wait for ever."""
+    import ray
+    from ray._private import worker
+
+    node = worker._global_node
+    closing = threading.Thread(target=ray.shutdown, daemon=True)
+    closing.start()
+    closing.join(30)
+    if closing.is_alive() and node is not None:
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+        closing.join(30)
 
 
 @dataclass(frozen=True)
