@@ -50,6 +50,8 @@ def _start(num_cpus: int | None) -> None:
     # Workers inherit the environment: they must find our packages from any working directory.
     paths = [str(_ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    # Ray Train otherwise shows every printed line twice, once as a log line.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     ray.init(
         address="local",
         num_cpus=num_cpus or max(MIN_LOGICAL_CPUS, os.cpu_count() or 1),

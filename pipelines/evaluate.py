@@ -266,6 +266,15 @@ def decoded_dataset(
     )
 
 
+def kept_if_small(dataset: ray.data.Dataset, num_bytes: int, limit: int) -> ray.data.Dataset:
+    """Decode a small dataset once, into the object store, instead of in every epoch."""
+    if num_bytes > limit:
+        return dataset
+    # In order: a resumed run must meet the same batches.
+    dataset.context.execution_options.preserve_order = True
+    return dataset.materialize()
+
+
 def readable_table(evaluation: Mapping[str, Any]) -> str:
     """Return the main figures as a text table, attributes by frequency."""
     lines = [f"{'':28s} {'P':>7s} {'R':>7s} {'F1':>7s} {'gold':>8s}"]

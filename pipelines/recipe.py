@@ -44,6 +44,12 @@ class RunConfig(BaseModel):
     pool_batches: int = Field(
         32, ge=1, description="batches' worth of products shuffled and sorted by length together"
     )
+    keep_decoded_mb: int = Field(
+        200,
+        ge=0,
+        description="a split whose decoded pictures take no more is decoded once and kept in the "
+        "object store; larger ones are decoded as they are read, in every epoch",
+    )
     checkpoint_steps: int = Field(200, ge=1, description="steps between checkpoints")
     patience: int | None = Field(
         None, ge=1, description="epochs without a better validation F1 before stopping"

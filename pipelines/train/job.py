@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray.data
 import torch
 from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
@@ -18,7 +19,13 @@ from safetensors.torch import load_file
 
 from pipelines.cluster import connect_cluster
 from pipelines.corrections import Corrections, read_corrections
-from pipelines.evaluate import SWEEP, Evaluation, decoded_dataset, evaluate_table
+from pipelines.evaluate import (
+    SWEEP,
+    Evaluation,
+    decoded_dataset,
+    evaluate_table,
+    kept_if_small,
+)
 from pipelines.labelled import LabelledTable, check_texts, learn_labels, open_labelled
 from pipelines.recipe import Recipe, dump_recipe
 from pipelines.storage import Storage
@@ -204,7 +211,7 @@ def _run_workers(
             failure_config=FailureConfig(max_failures=recipe.run.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
-        datasets={split: decoded_dataset(table, recipe.image) for split, table in tables.items()},
+        datasets={split: _dataset(table, recipe) for split, table in tables.items()},
         # Validation is read whole by every worker, which scores its part: no row is lost to an
         # equal split. Order is kept so that a resumed run meets the same batches.
         dataset_config=DataConfig(
@@ -216,6 +223,14 @@ def _run_workers(
     result = trainer.fit()
     assert result.checkpoint is not None, "the last epoch reports a checkpoint"
     return Path(result.checkpoint.to_directory())
+
+
+def _dataset(table: LabelledTable, recipe: Recipe) -> ray.data.Dataset:
+    side = recipe.image.size if recipe.image else 0
+    pictures = max(1, len(table.picture_columns))
+    num_bytes = table.num_rows * (3 * side**2 * pictures + 1000)
+    dataset = decoded_dataset(table, recipe.image)
+    return kept_if_small(dataset, num_bytes, recipe.run.keep_decoded_mb * 1_000_000)
 
 
 def _best_model(parts: ModelParts, checkpoint: Path) -> tuple[ModelParts, Progress]:

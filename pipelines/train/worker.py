@@ -66,6 +66,7 @@ class Worker:
         self.parts = parts
         self.device = get_device()
         self.progress = Progress()
+        self.seen = 0
         text = TextProcessor(parts.tokenizer, parts.config.text)
         self.feed = Feed(self._feed_config(), settings.train, text, parts.labels)
         shard_rows = settings.train.num_rows // self.world  # Ray Data splits equally
@@ -139,7 +140,6 @@ class Worker:
         progress = self.progress
         self.parts.model.train()
         started = last_line = time.monotonic()
-        seen = 0
         steps = self.feed.steps(
             self._pools("train", self.feed.config.pool_products),
             epoch=progress.epoch,
@@ -148,20 +148,20 @@ class Worker:
         for batches in steps:
             self.feed.seed_step(progress.epoch, progress.epoch_step)
             result = self.step([batch.to(self.device) for batch in batches])
-            seen += self.world * self.feed.config.batch_products * len(batches)
+            self.seen += self.world * self.feed.config.batch_products * len(batches)
             self._count_step(result)
             if self.rank == 0 and time.monotonic() - last_line > LINE_SECONDS:
                 last_line = time.monotonic()
-                print(self._line(seen, result.loss), flush=True)  # noqa: T201 - the progress line
+                print(self._line(result.loss), flush=True)  # noqa: T201 - the progress line
             if progress.epoch_step % self.recipe.run.checkpoint_steps == 0:
                 progress.seconds += time.monotonic() - started
                 started = time.monotonic()
                 self._report()
         progress.seconds += time.monotonic() - started
 
-    def _line(self, seen: int, loss: float) -> str:
+    def _line(self, loss: float) -> str:
         epochs = self.recipe.fit.epochs
-        return self.log.line(self.progress, epochs=epochs, products=seen, loss=loss)
+        return self.log.line(self.progress, epochs=epochs, products=self.seen, loss=loss)
 
     def _count_step(self, result: StepResult) -> None:
         progress = self.progress
