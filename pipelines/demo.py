@@ -31,7 +31,7 @@ class DemoRequest:
     """Where the demo works and how big it is."""
 
     out: Path
-    num_labelled: int = 2000
+    num_labelled: int = 5000
     num_catalogue: int = 1000
     epochs: int = 8
     seed: int = 0
