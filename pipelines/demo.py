@@ -23,6 +23,7 @@ from pipelines.train.job import TrainRequest, train
 from ulsdram_core.demo import DemoConfig, generate, second_night
 
 MARKER = ".ulsdram-demo"
+SOURCES = 'text.sources=["title","description"]'
 Say = Callable[[str], None]
 
 
@@ -31,7 +32,7 @@ class DemoRequest:
     """Where the demo works and how big it is."""
 
     out: Path
-    num_labelled: int = 5000
+    num_labelled: int = 3000
     num_catalogue: int = 1000
     epochs: int = 8
     seed: int = 0
@@ -94,12 +95,12 @@ def _train(request: DemoRequest, places: _Places, say: Say) -> dict[str, Any]:
     labelled = DemoConfig(num_products=request.num_labelled, picture_size=64, seed=request.seed)
     write_splits(labelled, Storage.of(places.labelled))
     say(
-        "2/6 training, as: python jobs/train.py --recipe tiny "
+        f"2/6 training, as: python jobs/train.py --recipe tiny --set '{SOURCES}' "
         f"--data {places.labelled} --out {places.run}"
     )
     return train(
         TrainRequest(
-            recipe=load_recipe("tiny", [f"fit.epochs={request.epochs}"]),
+            recipe=load_recipe("tiny", [SOURCES, f"fit.epochs={request.epochs}"]),
             data=Storage.of(places.labelled),
             output=Storage.of(places.run),
         )
