@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = command_parser(__doc__ or "")
     add = parser.add_argument
     add("--out", default="demo-out", help="folder of the demo; only its own is ever overwritten")
-    add("--labelled", type=int, default=3000, help="labelled products drawn for training")
+    add("--labelled", type=int, default=2000, help="labelled products drawn for training")
     add("--catalogue", type=int, default=1000, help="products of the nightly catalogue")
     add("--epochs", type=int, default=8, help="passes over the labelled products")
     add("--seed", type=int, default=0, help="seed of the catalogue")

@@ -32,7 +32,7 @@ class DemoRequest:
     """Where the demo works and how big it is."""
 
     out: Path
-    num_labelled: int = 3000
+    num_labelled: int = 2000
     num_catalogue: int = 1000
     epochs: int = 8
     seed: int = 0
