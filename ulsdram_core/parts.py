@@ -4,7 +4,6 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
@@ -14,6 +13,7 @@ from ulsdram_core.labels import LabelSet
 from ulsdram_core.model import ModelConfig, UlsDram
 from ulsdram_core.pairs import RangeConfig
 from ulsdram_core.text import TextConfig
+from ulsdram_core.weights import hash_state
 
 FORMAT_VERSION = 1
 
@@ -85,10 +85,7 @@ class ModelParts:
         for document in (self.config, self.labels):
             digest.update(_canonical(document.model_dump(mode="json")))
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(data.numpy().data)
+        hash_state(digest, self.model.state_dict())
         return digest.hexdigest()[:16]
 
 

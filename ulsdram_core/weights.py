@@ -6,7 +6,7 @@ import importlib.util
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -130,3 +130,18 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
             return dict(content)
         content = next((content[name] for name in _WRAPPERS if name in content), None)
     raise CheckpointError(f"{path} holds no state dict, expected names mapped to tensors")
+
+
+def hash_state(digest: Hash, state: Mapping[str, Tensor]) -> None:
+    """Add every tensor's name, type, shape and bytes to a digest, by name."""
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(data.numpy().data)
+
+
+class Hash(Protocol):
+    """What `hashlib` makes."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Add bytes."""

@@ -1,7 +1,5 @@
 """A pre-training run from the driver's side: check, start, train, publish the model."""
 
-import hashlib
-import json
 import logging
 import tempfile
 import time
@@ -10,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray.data import ExecutionOptions
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
 from pipelines.cluster import connect_cluster
@@ -20,10 +15,10 @@ from pipelines.eclip.pretrain_state import PretrainProgress, read_progress
 from pipelines.eclip.pretrain_worker import PretrainSettings, pretrain_worker
 from pipelines.eclip.recipe import EclipRecipe
 from pipelines.eclip.table import open_recipe_pairs
-from pipelines.evaluate import decoded_dataset
 from pipelines.labelled import LabelledTable
 from pipelines.recipe import dump_recipe
 from pipelines.storage import Storage
+from pipelines.train.runs import RunOptions, fingerprint_of, finished_summary, run_workers
 from pipelines.train.state import BEST
 from ulsdram_core.eclip.parts import EclipParts, assemble_eclip, load_eclip, save_eclip
 from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
@@ -50,7 +45,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
     started = time.monotonic()
     tables = {split: open_recipe_pairs(request.data, split, request.recipe) for split in SPLITS}
     fingerprint = pretrain_fingerprint(request, tables)
-    done = find_pretrained(request, fingerprint)
+    done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
         log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
@@ -92,38 +87,16 @@ def starting_encoders(request: PretrainRequest, table: LabelledTable | None) -> 
 
 
 def pretrain_fingerprint(request: PretrainRequest, tables: dict[str, LabelledTable]) -> str:
-    """Identify the run: the same request resumes, a changed one starts anew."""
-    digest = hashlib.sha256(dump_recipe(request.recipe).encode())
-    for table in tables.values():
-        for name in table.files:
-            info = table.place.sibling(name).info()
-            version = info.get("ETag") or info.get("mtime")
-            digest.update(f"{name} {info.get('size')} {version}".encode())
+    """Identify the run by all that changes its result."""
     start = request.init_from.uri if request.init_from else ""
-    digest.update(f"{start} {request.num_workers} {request.random_init}".encode())
-    return digest.hexdigest()[:16]
-
-
-def find_pretrained(request: PretrainRequest, fingerprint: str) -> dict[str, Any] | None:
-    """Return the summary of a finished run of this very request, if the output holds one."""
-    stored = request.output.join("model", "metrics.json")
-    if request.restart or not stored.exists():
-        return None
-    metrics: dict[str, Any] = json.loads(stored.read_bytes())
-    if metrics.pop("fingerprint", None) != fingerprint:
-        return None
-    return {**metrics, "already_trained": True}
+    words = [start, request.num_workers, request.random_init]
+    return fingerprint_of(dump_recipe(request.recipe), tables.values(), words)
 
 
 def _run_workers(
     request: PretrainRequest, tables: dict[str, LabelledTable], start: Storage, fingerprint: str
 ) -> Path:
-    """Train on the cluster; returns a local folder with the last checkpoint."""
     recipe, output = request.recipe, request.output
-    checkpoints = output.join("checkpoints")
-    name = f"run-{fingerprint}"
-    if request.restart:
-        checkpoints.join(name).delete()
     settings = PretrainSettings(
         recipe=recipe,
         start=start,
@@ -132,31 +105,16 @@ def _run_workers(
         valid=tables["valid"],
         num_threads=max(1, torch.get_num_threads() // request.num_workers),
     )
-    trainer = TorchTrainer(
-        pretrain_worker,
-        train_loop_config={"settings": settings},
-        scaling_config=ScalingConfig(
-            num_workers=request.num_workers, use_gpu=torch.cuda.is_available()
-        ),
-        run_config=RunConfig(
-            name=name,
-            storage_path=checkpoints.path,
-            storage_filesystem=checkpoints.arrow,
-            failure_config=FailureConfig(max_failures=recipe.run.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-        datasets={split: decoded_dataset(table, recipe.image) for split, table in tables.items()},
-        # As in training an extractor: validation is read whole by every worker, and the order is
-        # kept so that a resumed run meets the same batches.
-        dataset_config=DataConfig(
-            datasets_to_split=["train"],
-            execution_options=ExecutionOptions(preserve_order=True),
-            enable_shard_locality=False,
-        ),
+    options = RunOptions(
+        fingerprint=fingerprint,
+        num_workers=request.num_workers,
+        max_failures=recipe.run.max_failures,
+        keep_decoded_mb=recipe.run.keep_decoded_mb,
+        restart=request.restart,
     )
-    result = trainer.fit()
-    assert result.checkpoint is not None, "the last epoch reports a checkpoint"
-    return Path(result.checkpoint.to_directory())
+    return run_workers(
+        pretrain_worker, settings, options, output=output, tables=tables, image=recipe.image
+    )
 
 
 def _summary(

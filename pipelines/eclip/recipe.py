@@ -24,6 +24,9 @@ class CourseConfig(BaseModel):
         4096, ge=2, description="pairs of a worker shuffled together; their pixels are in memory"
     )
     checkpoint_steps: int = Field(50, ge=1, description="steps between checkpoints")
+    keep_decoded_mb: int = Field(
+        200, ge=0, description="a split whose decoded pictures take no more is decoded once"
+    )
     max_failures: int = Field(3, ge=0, description="worker failures survived")
     vocab_size: int = Field(
         8000, ge=100, description="pieces of a tokenizer built from the data (text_encoder tiny)"

@@ -1,6 +1,5 @@
 """A training run from the driver's side: check, start, train, calibrate, publish the model."""
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -10,26 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray.data
 import torch
-from ray.data import ExecutionOptions
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from safetensors.torch import load_file
 
 from pipelines.cluster import connect_cluster
 from pipelines.corrections import Corrections, read_corrections
-from pipelines.evaluate import (
-    SWEEP,
-    Evaluation,
-    decoded_dataset,
-    evaluate_table,
-    kept_if_small,
-)
+from pipelines.evaluate import SWEEP, Evaluation, evaluate_table
 from pipelines.labelled import LabelledTable, check_texts, learn_labels, open_labelled
 from pipelines.recipe import Recipe, dump_recipe
 from pipelines.storage import Storage
 from pipelines.train.card import model_card
+from pipelines.train.runs import RunOptions, fingerprint_of, finished_summary, run_workers
 from pipelines.train.state import BEST, PROGRESS, Progress
 from pipelines.train.worker import WorkerSettings, train_worker
 from ulsdram_core.calibration import choose_thresholds
@@ -73,7 +63,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
     check_texts(tables["train"])
     start = _starting_model(request, tables["train"])
     fingerprint = run_fingerprint(request, tables)
-    done = find_finished(request, fingerprint)
+    done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
         log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
@@ -156,27 +146,14 @@ def _warm_start(request: TrainRequest, labels: LabelSet) -> ModelParts:
 
 
 def run_fingerprint(request: TrainRequest, tables: Mapping[str, LabelledTable]) -> str:
-    """Identify the run: the same request resumes, a changed one starts anew."""
-    digest = hashlib.sha256(dump_recipe(request.recipe).encode())
-    for table in tables.values():
-        for name in table.files:
-            info = table.place.sibling(name).info()
-            version = info.get("ETag") or info.get("mtime")
-            digest.update(f"{name} {info.get('size')} {version}".encode())
-    for place in (request.init_from, request.corrections, request.init_encoders):
-        digest.update(f"{place.uri if place else ''} {request.num_workers}".encode())
-    return digest.hexdigest()[:16]
-
-
-def find_finished(request: TrainRequest, fingerprint: str) -> dict[str, Any] | None:
-    """Return the summary of a finished run of this very request, if the output holds one."""
-    stored = request.output.join("model", "metrics.json")
-    if request.restart or not stored.exists():
-        return None
-    metrics: dict[str, Any] = json.loads(stored.read_bytes())
-    if metrics.pop("fingerprint", None) != fingerprint:
-        return None
-    return {**metrics, "already_trained": True}
+    """Identify the run by all that changes its result."""
+    starts = (request.init_from, request.corrections, request.init_encoders)
+    words = [place.uri if place else "" for place in starts]
+    return fingerprint_of(
+        dump_recipe(request.recipe),
+        tables.values(),
+        [*words, request.num_workers, request.random_init],
+    )
 
 
 def _run_workers(
@@ -185,13 +162,7 @@ def _run_workers(
     start: Storage,
     fingerprint: str,
 ) -> Path:
-    """Train on the cluster; returns a local folder with the last checkpoint."""
     recipe, output = request.recipe, request.output
-    checkpoints = output.join("checkpoints")
-    name = f"run-{fingerprint}"
-    if request.restart:
-        checkpoints.join(name).delete()
-    use_gpu = torch.cuda.is_available()
     settings = WorkerSettings(
         recipe=recipe,
         start=start,
@@ -200,37 +171,16 @@ def _run_workers(
         valid=tables["valid"],
         num_threads=max(1, torch.get_num_threads() // request.num_workers),
     )
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"settings": settings},
-        scaling_config=ScalingConfig(num_workers=request.num_workers, use_gpu=use_gpu),
-        run_config=RunConfig(
-            name=name,
-            storage_path=checkpoints.path,
-            storage_filesystem=checkpoints.arrow,
-            failure_config=FailureConfig(max_failures=recipe.run.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-        datasets={split: _dataset(table, recipe) for split, table in tables.items()},
-        # Validation is read whole by every worker, which scores its part: no row is lost to an
-        # equal split. Order is kept so that a resumed run meets the same batches.
-        dataset_config=DataConfig(
-            datasets_to_split=["train"],
-            execution_options=ExecutionOptions(preserve_order=True),
-            enable_shard_locality=False,
-        ),
+    options = RunOptions(
+        fingerprint=fingerprint,
+        num_workers=request.num_workers,
+        max_failures=recipe.run.max_failures,
+        keep_decoded_mb=recipe.run.keep_decoded_mb,
+        restart=request.restart,
     )
-    result = trainer.fit()
-    assert result.checkpoint is not None, "the last epoch reports a checkpoint"
-    return Path(result.checkpoint.to_directory())
-
-
-def _dataset(table: LabelledTable, recipe: Recipe) -> ray.data.Dataset:
-    side = recipe.image.size if recipe.image else 0
-    pictures = max(1, len(table.picture_columns))
-    num_bytes = table.num_rows * (3 * side**2 * pictures + 1000)
-    dataset = decoded_dataset(table, recipe.image)
-    return kept_if_small(dataset, num_bytes, recipe.run.keep_decoded_mb * 1_000_000)
+    return run_workers(
+        train_worker, settings, options, output=output, tables=tables, image=recipe.image
+    )
 
 
 def _best_model(parts: ModelParts, checkpoint: Path) -> tuple[ModelParts, Progress]:

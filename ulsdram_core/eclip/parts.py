@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedTokenizerFast
 
@@ -29,6 +28,7 @@ from ulsdram_core.eclip.dual_encoder import DualEncoder, DualEncoderConfig
 from ulsdram_core.errors import CheckpointError
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.text import TextConfig
+from ulsdram_core.weights import hash_state
 
 KIND: Literal["eclip"] = "eclip"
 
@@ -63,10 +63,7 @@ class EclipParts:
         """Return the fingerprint of weights, tokenizer and preprocessing."""
         digest = hashlib.sha256(json.dumps(self.config.model_dump(mode="json")).encode())
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(data.numpy().data)
+        hash_state(digest, self.model.state_dict())
         return digest.hexdigest()[:16]
 
 

@@ -7,7 +7,8 @@ from pipelines.corrections import COLUMNS, read_corrections
 from pipelines.evaluate_job import EvaluateRequest, evaluate
 from pipelines.labelled import TableError, open_labelled
 from pipelines.storage import Storage
-from pipelines.train.job import TrainRequest, find_finished, run_fingerprint, train
+from pipelines.train.job import TrainRequest, run_fingerprint, train
+from pipelines.train.runs import finished_summary
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.metrics import ExtractionMetrics
 
@@ -123,4 +124,5 @@ def test_corrections_change_the_run(trained, demo_data, small_recipe, tmp_path):
         uses_pictures=True,
         corrections=corrections,
     )
-    assert find_finished(changed, run_fingerprint(changed, {"train": table})) is None
+    fingerprint = run_fingerprint(changed, {"train": table})
+    assert finished_summary(changed.output, fingerprint) is None

@@ -1,0 +1,103 @@
+"""What every Ray Train run of ours shares: its identity, its finished result, how it is started."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.data import ExecutionOptions
+from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from pipelines.evaluate import decoded_dataset, kept_if_small
+from pipelines.labelled import LabelledTable
+from pipelines.storage import Storage
+from ulsdram_core.image import ImageConfig
+
+
+def fingerprint_of(recipe: str, tables: Iterable[LabelledTable], words: Iterable[object]) -> str:
+    """Identify a run: the same request resumes, a changed one starts anew."""
+    digest = hashlib.sha256(recipe.encode())
+    for table in tables:
+        for name in table.files:
+            info = table.place.sibling(name).info()
+            version = info.get("ETag") or info.get("mtime")
+            digest.update(f"{name} {info.get('size')} {version}".encode())
+    for word in words:
+        digest.update(f"{word} ".encode())
+    return digest.hexdigest()[:16]
+
+
+def finished_summary(output: Storage, fingerprint: str) -> dict[str, Any] | None:
+    """Return the summary of a finished run of this very request, if the output holds one."""
+    stored = output.join("model", "metrics.json")
+    if not stored.exists():
+        return None
+    metrics: dict[str, Any] = json.loads(stored.read_bytes())
+    if metrics.pop("fingerprint", None) != fingerprint:
+        return None
+    return {**metrics, "already_trained": True}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is started."""
+
+    fingerprint: str
+    num_workers: int
+    max_failures: int
+    keep_decoded_mb: int
+    restart: bool
+
+
+def run_workers(
+    worker: Callable[[dict[str, Any]], None],
+    settings: object,
+    options: RunOptions,
+    *,
+    output: Storage,
+    tables: Mapping[str, LabelledTable],
+    image: ImageConfig | None,
+) -> Path:
+    """Run `worker` on the cluster over decoded tables; returns the last checkpoint's folder."""
+    checkpoints = output.join("checkpoints")
+    name = f"run-{options.fingerprint}"
+    if options.restart:
+        checkpoints.join(name).delete()
+    # The cluster's GPUs count, not the driver's: a head often has none.
+    use_gpu = ray.cluster_resources().get("GPU", 0) > 0
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={"settings": settings},
+        scaling_config=ScalingConfig(num_workers=options.num_workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=name,
+            storage_path=checkpoints.path,
+            storage_filesystem=checkpoints.arrow,
+            failure_config=FailureConfig(max_failures=options.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+        datasets={
+            split: _decoded(table, image, options.keep_decoded_mb * 1_000_000)
+            for split, table in tables.items()
+        },
+        # Validation is read whole by every worker, which scores its part: no row is lost to an
+        # equal split. Order is kept so that a resumed run meets the same batches.
+        dataset_config=DataConfig(
+            datasets_to_split=["train"],
+            execution_options=ExecutionOptions(preserve_order=True),
+            enable_shard_locality=False,
+        ),
+    )
+    result = trainer.fit()
+    assert result.checkpoint is not None, "the last epoch reports a checkpoint"
+    return Path(result.checkpoint.to_directory())
+
+
+def _decoded(table: LabelledTable, image: ImageConfig | None, limit: int) -> ray.data.Dataset:
+    side = image.size if image else 0
+    num_bytes = table.num_rows * (3 * side**2 * max(1, len(table.picture_columns)) + 1000)
+    return kept_if_small(decoded_dataset(table, image), num_bytes, limit)
