@@ -13,7 +13,7 @@ from pipelines.analysis import table
 from pipelines.analysis.catalog import parse_columns
 from pipelines.analysis.output import FORMATS, format_of, render, write
 from pipelines.analysis.request import QUERIES, Request, answer
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.storage import Storage, parse_options
 
 
@@ -58,13 +58,7 @@ def parser() -> argparse.ArgumentParser:
     add("--rows", type=int, default=50, metavar="N", help="rows that the terminal table shows")
     add("--format", metavar="F", help=f"{', '.join(FORMATS)}; else what --out ends in, else table")
     add("--out", metavar="URI", help="write here instead of to the terminal")
-    add(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="credentials or endpoint of the storage; else the usual environment variables",
-    )
+    add_storage_option(options)
     return options  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from pipelines.benchmark.job import BenchmarkRequest, list_rows, run_benchmark
 from pipelines.benchmark.settings import BENCHMARK, load_benchmark, parse_image_encoder
 from pipelines.benchmark.source import Source
 from pipelines.benchmark.suites import SUITES
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.storage import parse_options
 
 
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         config=config,
         limit=arguments.limit,
         unlabelled=arguments.unlabelled,
-        options=tuple(parse_options(arguments.storage_options).items()),
+        options=tuple(parse_options(arguments.storage_option).items()),
     )
     request = BenchmarkRequest(
         suite=arguments.suite,
@@ -78,14 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         help="override the recipe, such as settings.epochs=3 or fusion.normalize_regions=false; "
         "may be repeated",
     )
-    add(
-        "--storage-option",
-        dest="storage_options",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="option of the storage behind --data; may be repeated",
-    )
+    add_storage_option(parser)
     return parser
 
 

@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis.catalog import parse_columns
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.compare import GateLimits
 from pipelines.compare_job import CompareRequest, ComparisonRefusedError, run_comparison
 from pipelines.products import ProductReader
@@ -51,13 +51,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=COLUMN",
         help="where the products table keeps product_id, image, category, gold or a text",
     )
-    add(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="credentials or endpoint of the storage; else the usual environment variables",
-    )
+    add_storage_option(options)
     return options
 
 

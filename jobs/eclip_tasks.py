@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.eclip.tasks import ProbeSettings
 from pipelines.eclip.tasks_job import TasksRequest, run_tasks
 from pipelines.eclip.vectors import PICTURE_HASH
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add("--folds", type=int, default=5, help="folds of the matching probe, by group")
     add("--limit", type=int, help="look at the first N rows of every split")
     add("--column", metavar="ROLE=NAME", help="a column's name, such as image=photo", **repeated)
-    add("--storage-option", metavar="KEY=VALUE", help="option of the storage", **repeated)
+    add_storage_option(options)
     return options
 
 

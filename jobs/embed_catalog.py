@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.eclip.embedding_model import VECTORS, EclipFolder
 from pipelines.eclip.nearest import VectorTable
 from pipelines.nightly.job import NightlyJob
@@ -53,13 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add("--by", choices=VECTORS, default="joint_vector", help="column that --nearest compares")
     add("--recipe", metavar="FILE", help="TOML recipe (default: recipes/nightly.toml)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe field")
-    add(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="endpoint_url, access_key_id, ... for URIs; the usual variables count otherwise",
-    )
+    add_storage_option(options)
     return options
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.evaluate_job import EvaluateRequest, evaluate
 from pipelines.storage import Storage, parse_options
 
@@ -30,16 +30,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     add("--out", help="write all figures as JSON to this path or URI")
     add("--workers", type=int, default=1, help="scoring actors")
-    add(
-        "--storage-option",
-        dest="storage_options",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="option of the storage behind the URIs; may be repeated",
-    )
+    add_storage_option(parser)
     arguments = parser.parse_args(argv)
-    options = parse_options(arguments.storage_options)
+    options = parse_options(arguments.storage_option)
     request = EvaluateRequest(
         model=Storage.of(arguments.model, options),
         data=Storage.of(arguments.data, options),

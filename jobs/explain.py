@@ -10,7 +10,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis.catalog import parse_columns
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.explain import explain, explanation_page, explanation_text, find_product
 from pipelines.products import ProductReader
 from pipelines.report.model_view import ModelView
@@ -46,13 +46,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=COLUMN",
         help="where the products table keeps product_id, image, category, gold or a text",
     )
-    add(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="credentials or endpoint of the storage; else the usual environment variables",
-    )
+    add_storage_option(options)
     return options
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.export import ExportConfig, export
 from pipelines.storage import Storage, parse_options
 
@@ -22,13 +22,7 @@ def parser() -> argparse.ArgumentParser:
     add("--keep", type=int, default=2, metavar="N", help="snapshots to keep, the new one included")
     add("--include-vanished", action="store_true", help="export products that vanished as well")
     add("--min-confidence", type=float, default=0.0, metavar="C", help="leave out values below it")
-    add(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="endpoint_url, access_key_id, ... for URIs; the usual variables count otherwise",
-    )
+    add_storage_option(options)
     return options
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.nightly.erase import erase, read_ids
 from pipelines.nightly.job import NightlyJob
 from pipelines.nightly.model_folder import ModelFolder
@@ -52,13 +52,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override one recipe field, such as gate.max_row_change=1.0; repeatable",
     )
-    add(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="endpoint_url, access_key_id, ... for URIs; the usual variables count otherwise",
-    )
+    add_storage_option(options)
     return options
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import add_subcommand, command_parser, run_command
+from pipelines.command import add_storage_option, add_subcommand, command_parser, run_command
 from pipelines.eclip.prepare import PairConfig, PairRequest, prepare_pairs
 from pipelines.nightly.executor import Executor, LocalExecutor
 from pipelines.nightly.ray_executor import RayExecutor, WorkerConfig
@@ -84,13 +84,7 @@ def _add_pair_options(parser: argparse.ArgumentParser) -> None:
         help="one setting, such as noise.min_words=3, duplicates.max_distance=4, "
         "columns.image=photo or catalog_column=group_id; repeatable",
     )
-    add(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="endpoint or credential of the storage; repeatable",
-    )
+    add_storage_option(parser)
 
 
 def _pair_request(args: argparse.Namespace) -> PairRequest:
@@ -149,13 +143,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--valid-share", type=float, default=0.1, help="part of the title groups for a made valid")
     add("--test-share", type=float, default=0.1, help="part of the title groups for a made test")
     add("--max-pictures", type=int, default=4, help="pictures kept per product")
-    add(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="endpoint or credential of the storage; repeatable",
-    )
+    add_storage_option(parser)
 
 
 def _add_tagged_options(parser: argparse.ArgumentParser) -> None:

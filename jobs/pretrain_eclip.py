@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.eclip.pretrain import PretrainRequest, pretrain
 from pipelines.eclip.recipe import ECLIP, load_eclip_recipe
 from pipelines.recipe import recipe_names
@@ -41,14 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--random-init", action="store_true", help="ignore pretrained weights (for trials)")
     add("--restart", action="store_true", help="forget an interrupted or finished run")
-    add(
-        "--storage-option",
-        dest="storage_options",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="option of the storage behind the URIs; may be repeated",
-    )
+    add_storage_option(options)
     return options
 
 
@@ -57,7 +50,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     arguments = parser().parse_args(argv)
     if arguments.workers < 1:
         raise ValueError(f"--workers is {arguments.workers}, expected at least 1")
-    options = parse_options(arguments.storage_options)
+    options = parse_options(arguments.storage_option)
     request = PretrainRequest(
         recipe=load_eclip_recipe(arguments.recipe, arguments.overrides),
         data=Storage.of(arguments.data, options),

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis import QueryError, table
 from pipelines.analysis.catalog import parse_columns
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.review import (
     add_context,
     export_queue,
@@ -48,13 +48,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="URI",
         help="export: the CSV; import: the corrections table (Parquet), updated if it exists",
     )
-    add(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="credentials or endpoint of the storage; else the usual environment variables",
-    )
+    add_storage_option(options)
     return options  # fmt: skip
 
 

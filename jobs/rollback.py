@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, run_command
+from pipelines.command import add_storage_option, command_parser, run_command
 from pipelines.nightly.lock import LockConfig
 from pipelines.nightly.rollback import rollback
 from pipelines.storage import Storage, parse_options
@@ -28,13 +28,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="MOMENT",
         help="version number, run id or ISO time (`analyze.py --query runs` lists them)",
     )
-    add(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="endpoint_url, access_key_id, ... for URIs; the usual variables count otherwise",
-    )
+    add_storage_option(options)
     return options
 
 

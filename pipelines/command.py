@@ -78,6 +78,18 @@ def command_parser(description: str, *, prog: str | None = None) -> argparse.Arg
     return parser
 
 
+def add_storage_option(parser: argparse.ArgumentParser) -> None:
+    """The option of every job that reads or writes by URI; `storage.parse_options` reads it."""
+    parser.add_argument(
+        "--storage-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="endpoint_url, access_key_id, ... of the storage behind the URIs; repeatable; "
+        "else the usual environment variables count",
+    )
+
+
 def add_subcommand(commands: Any, name: str, *, description: str) -> argparse.ArgumentParser:
     """A parser below `command_parser(...).add_subparsers()`; takes the shared options too."""
     parser: argparse.ArgumentParser = commands.add_parser(

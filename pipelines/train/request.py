@@ -2,7 +2,7 @@
 
 import argparse
 
-from pipelines.command import command_parser
+from pipelines.command import add_storage_option, command_parser
 from pipelines.recipe import load_recipe, recipe_names
 from pipelines.storage import Storage, parse_options
 from pipelines.train.job import TrainRequest, with_target
@@ -44,14 +44,7 @@ def train_parser(description: str, *, recipe: str | None) -> argparse.ArgumentPa
         help="ignore pretrained weights, building any architecture offline (for trials)",
     )
     add("--restart", action="store_true", help="forget an interrupted or finished run")
-    add(
-        "--storage-option",
-        dest="storage_options",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="option of the storage behind the URIs; may be repeated",
-    )
+    add_storage_option(parser)
     return parser
 
 
@@ -61,7 +54,7 @@ def train_request(arguments: argparse.Namespace) -> TrainRequest:
         raise ValueError(f"--workers is {arguments.workers}, expected at least 1")
     if arguments.init_from and arguments.init_encoders:
         raise ValueError("found both --init-from and --init-encoders, expected one of them")
-    options = parse_options(arguments.storage_options)
+    options = parse_options(arguments.storage_option)
 
     def place(uri: str | None) -> Storage | None:
         return Storage.of(uri, options) if uri else None
