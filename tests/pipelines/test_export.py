@@ -5,8 +5,8 @@ import threading
 
 import polars as pl
 import pytest
-from catalogue import extractions, product, products, write_files
 from run_job import Call
+from shop_catalogue import extractions, product, products, write_files
 
 from pipelines.export import ExportConfig, column_names, export
 from pipelines.storage import Storage

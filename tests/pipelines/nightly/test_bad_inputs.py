@@ -8,7 +8,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from catalogue import (
+from dictionary_model import DictionarySource
+from shop_catalogue import (
     SCHEMA,
     extractions,
     picture,
@@ -18,7 +19,6 @@ from catalogue import (
     write_file,
     write_files,
 )
-from dictionary_model import DictionarySource
 
 from pipelines.storage import Storage
 

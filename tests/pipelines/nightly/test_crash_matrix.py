@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from catalogue import assert_same_tables, product, products, upload, write_files
 from run_job import KILLED, Call
+from shop_catalogue import assert_same_tables, product, products, upload, write_files
 
 from pipelines.nightly.crash import CRASH_POINTS
 from pipelines.storage import Storage

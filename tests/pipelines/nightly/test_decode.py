@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from catalogue import picture, product, write_file
+from shop_catalogue import picture, product, write_file
 
 from pipelines.nightly.chunks import Chunk, ChunkConfig, Part
 from pipelines.nightly.decode import DecodeSettings, InputChangedError, decode_chunk, num_batches

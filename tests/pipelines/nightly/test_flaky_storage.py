@@ -2,9 +2,9 @@
 
 import polars as pl
 import pytest
-from catalogue import COMPARED, extractions, product, products, upload, write_files
 from flaky_proxy import flaky
 from run_job import Call
+from shop_catalogue import COMPARED, extractions, product, products, upload, write_files
 
 from pipelines.storage import Storage
 

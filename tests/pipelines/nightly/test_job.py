@@ -11,7 +11,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from catalogue import (
+from dictionary_model import WORDS, DictionarySource
+from run_job import small_config
+from shop_catalogue import (
     SCHEMA,
     assert_same_tables,
     extractions,
@@ -22,8 +24,6 @@ from catalogue import (
     write_file,
     write_files,
 )
-from dictionary_model import WORDS, DictionarySource
-from run_job import small_config
 
 from pipelines.command import RunFailedError
 from pipelines.nightly.job import NightlyJob

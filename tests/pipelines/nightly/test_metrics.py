@@ -7,8 +7,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from catalogue import product, products, write_file, write_files
 from run_job import small_config
+from shop_catalogue import product, products, write_file, write_files
 
 from pipelines.command import RunFailedError
 from pipelines.nightly.metrics import prometheus_text

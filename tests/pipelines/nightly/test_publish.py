@@ -5,9 +5,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from catalogue import extractions, product, products, quarantine, write_file, write_files
 from dictionary_model import DictionarySource
 from run_job import Call, small_config
+from shop_catalogue import extractions, product, products, quarantine, write_file, write_files
 
 from pipelines.nightly.erase import erase, read_ids
 from pipelines.nightly.job import NightlyJob

@@ -2,9 +2,16 @@
 
 import polars as pl
 import pytest
-from catalogue import assert_same_tables, extractions, product, products, write_file, write_files
 from dictionary_model import DictionarySource
 from run_job import small_config
+from shop_catalogue import (
+    assert_same_tables,
+    extractions,
+    product,
+    products,
+    write_file,
+    write_files,
+)
 
 from pipelines.command import RunFailedError
 from pipelines.nightly.ray_executor import PoolSizes, WorkerConfig, pool_sizes

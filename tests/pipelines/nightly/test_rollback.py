@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from catalogue import content, extractions, product, products, write_files
 from run_job import Call
+from shop_catalogue import content, extractions, product, products, write_files
 
 from pipelines.nightly.erase import erase
 from pipelines.nightly.lock import LockConfig

@@ -3,8 +3,8 @@
 import numpy as np
 import polars as pl
 import pytest
-from catalogue import SCHEMA, extractions, product, products, write_files
 from run_job import Call, small_config
+from shop_catalogue import SCHEMA, extractions, product, products, write_files
 
 from pipelines.command import RunFailedError
 from pipelines.nightly.chunks import Chunk, ChunkConfig, cut_wave
