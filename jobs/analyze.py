@@ -13,7 +13,7 @@ from pipelines.analysis import table
 from pipelines.analysis.catalog import parse_columns
 from pipelines.analysis.output import FORMATS, format_of, render, write
 from pipelines.analysis.request import QUERIES, Request, answer
-from pipelines.command import add_storage_option, command_parser, run_command
+from pipelines.command import add_column_option, add_storage_option, command_parser, run_command
 from pipelines.storage import Storage, parse_options
 
 
@@ -27,13 +27,7 @@ def parser() -> argparse.ArgumentParser:
     add("--at", metavar="MOMENT", help="the table at a version number, run id or ISO time")
     add("--since", metavar="MOMENT", help="earlier moment for drift and new-values")
     add("--products", metavar="URI", help="products table, for categories and specs")
-    add(
-        "--column",
-        action="append",
-        default=[],
-        metavar="NAME=COLUMN",
-        help="where the products table keeps product_id, category, specs, updated_at or a text",
-    )
+    add_column_option(options, roles="product_id, category, specs, updated_at or a text")
     add("--by-category", action="store_true", help="split coverage and fill-gain by category")
     add("--attribute", action="append", default=[], metavar="A", help="only this attribute")
     add("--category", action="append", default=[], metavar="C", help="only this category")

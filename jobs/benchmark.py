@@ -12,7 +12,7 @@ from pipelines.benchmark.job import BenchmarkRequest, list_rows, run_benchmark
 from pipelines.benchmark.settings import BENCHMARK, load_benchmark, parse_image_encoder
 from pipelines.benchmark.source import Source
 from pipelines.benchmark.suites import SUITES
-from pipelines.command import add_storage_option, command_parser, run_command
+from pipelines.command import add_set_option, add_storage_option, command_parser, run_command
 from pipelines.storage import parse_options
 
 
@@ -69,15 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--second-text-encoder", help="Table 1's other checkpoint")
     add("--image-encoder", help="ARCHITECTURE[@WEIGHTS], such as resnet152@enum:...")
     add("--recipe", default=BENCHMARK, help="benchmark recipe, by name or path")
-    add(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override the recipe, such as settings.epochs=3 or fusion.normalize_regions=false; "
-        "may be repeated",
-    )
+    add_set_option(parser, example="settings.epochs=3 or fusion.normalize_regions=false")
     add_storage_option(parser)
     return parser
 

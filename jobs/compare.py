@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis.catalog import parse_columns
-from pipelines.command import add_storage_option, command_parser, run_command
+from pipelines.command import add_column_option, add_storage_option, command_parser, run_command
 from pipelines.compare import GateLimits
 from pipelines.compare_job import CompareRequest, ComparisonRefusedError, run_comparison
 from pipelines.products import ProductReader
@@ -44,13 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add("--min-kept-share", type=float, metavar="X", help="gate: share of old answers that stay")
     add("--out", metavar="URI", help="also write everything to a .json or .html file")
     add("--color", choices=["auto", "always", "never"], default="auto", help="terminal colours")
-    add(
-        "--column",
-        action="append",
-        default=[],
-        metavar="NAME=COLUMN",
-        help="where the products table keeps product_id, image, category, gold or a text",
-    )
+    add_column_option(options, roles="product_id, image, category, gold or a text")
     add_storage_option(options)
     return options
 

@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import add_storage_option, command_parser, run_command
+from pipelines.command import add_set_option, add_storage_option, command_parser, run_command
 from pipelines.eclip.tasks import ProbeSettings
 from pipelines.eclip.tasks_job import TasksRequest, run_tasks
 from pipelines.eclip.vectors import PICTURE_HASH
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     repeated: dict[str, Any] = {"action": "append", "default": []}
     add("--model", metavar="NAME=URI", help="e-CLIP model directory; repeatable", **repeated)
     add("--baseline", metavar="RECIPE", help="also its encoders as they came, before any training")
-    add("--set", metavar="KEY=VALUE", help="override of the --baseline recipe", **repeated)
+    add_set_option(options, example="image.size=64", of="the --baseline recipe")
     add("--category", metavar="COLUMN", help="classify by this column; repeatable", **repeated)
     add(
         "--binary",
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         output=Storage.of(arguments.out, options),
         models=dict(_named(text, options) for text in arguments.model),
         baseline=arguments.baseline,
-        overrides=tuple(arguments.set),
+        overrides=tuple(arguments.overrides),
         categories=tuple(arguments.category),
         binaries=tuple(arguments.binary),
         clusters=tuple(arguments.cluster),

@@ -13,12 +13,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import add_storage_option, command_parser, run_command
+from pipelines.command import command_parser, run_command
 from pipelines.eclip.embedding_model import VECTORS, EclipFolder
 from pipelines.eclip.nearest import VectorTable
-from pipelines.nightly.job import NightlyJob
-from pipelines.nightly.recipe import load_nightly_config
-from pipelines.nightly.settings import NightlyRequest
+from pipelines.nightly.request import add_nightly_options, nightly_config, run_nightly
 from pipelines.storage import Storage, parse_options
 
 # Rows of vectors hold no values, which the gate would take for a broken model.
@@ -30,18 +28,7 @@ def parser() -> argparse.ArgumentParser:
     options = command_parser(__doc__ or "")
     add = options.add_argument
     add("--model", metavar="M", help="e-CLIP model directory (path or URI)")
-    add(
-        "--input",
-        action="append",
-        default=[],
-        metavar="I",
-        help="products: Parquet or CSV file, folder of them, or Delta table (URI); repeatable",
-    )
-    add("--output", required=True, metavar="T", help="folder of the table (URI)")
-    add("--run-id", metavar="R", help="name of the run; a run that was published is not repeated")
-    add("--full", action="store_true", help="embed every row again, changed or not")
-    add("--limit", type=int, metavar="N", help="embed at most N rows; nothing is marked vanished")
-    add("--plan-only", action="store_true", help="only say what a run would do and cost")
+    add_nightly_options(options, verb="embed")
     add(
         "--nearest",
         action="append",
@@ -51,38 +38,16 @@ def parser() -> argparse.ArgumentParser:
     )
     add("-k", type=int, default=10, help="products per --nearest")
     add("--by", choices=VECTORS, default="joint_vector", help="column that --nearest compares")
-    add("--recipe", metavar="FILE", help="TOML recipe (default: recipes/nightly.toml)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe field")
-    add_storage_option(options)
     return options
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Embed, plan, or answer."""
     arguments = parser().parse_args(argv)
-    options = parse_options(arguments.storage_option)
-    output = Storage.of(arguments.output, options)
     if arguments.nearest:
-        return _nearest(output, arguments)
-    if not arguments.model:
-        raise ValueError("found no --model, expected an e-CLIP model directory; name one")
-    recipe = Storage.of(arguments.recipe, options) if arguments.recipe else None
-    config = load_nightly_config(recipe, [NO_VALUES, *arguments.set])
-    model = EclipFolder(
-        Storage.of(arguments.model, options).uri,
-        options,
-        precision=config.precision,
-        num_threads=config.threads_per_model_worker,
-    )
-    request = NightlyRequest(
-        inputs=tuple(arguments.input),
-        run_id=arguments.run_id,
-        is_full=arguments.full,
-        limit=arguments.limit,
-        options=options,
-    )
-    job = NightlyJob(model, output, config)
-    return job.plan_only(request) if arguments.plan_only else job.run(request)
+        options = parse_options(arguments.storage_option)
+        return _nearest(Storage.of(arguments.output, options), arguments)
+    return run_nightly(arguments, EclipFolder, nightly_config(arguments, [NO_VALUES]))
 
 
 def _nearest(output: Storage, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis.catalog import parse_columns
-from pipelines.command import add_storage_option, command_parser, run_command
+from pipelines.command import add_column_option, add_storage_option, command_parser, run_command
 from pipelines.explain import explain, explanation_page, explanation_text, find_product
 from pipelines.products import ProductReader
 from pipelines.report.model_view import ModelView
@@ -39,13 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--html", metavar="FILE", help="write a page here instead of text to the terminal")
     add("--color", choices=["auto", "always", "never"], default="auto", help="terminal colours")
-    add(
-        "--column",
-        action="append",
-        default=[],
-        metavar="NAME=COLUMN",
-        help="where the products table keeps product_id, image, category, gold or a text",
-    )
+    add_column_option(options, roles="product_id, image, category, gold or a text")
     add_storage_option(options)
     return options
 

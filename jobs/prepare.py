@@ -10,7 +10,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import add_storage_option, add_subcommand, command_parser, run_command
+from pipelines.command import (
+    add_set_option,
+    add_storage_option,
+    add_subcommand,
+    command_parser,
+    run_command,
+)
 from pipelines.eclip.prepare import PairConfig, PairRequest, prepare_pairs
 from pipelines.nightly.executor import Executor, LocalExecutor
 from pipelines.nightly.ray_executor import RayExecutor, WorkerConfig
@@ -75,14 +81,11 @@ def _add_pair_options(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="URI", help="e-CLIP model; pairs it finds least alike are left out")
     add("--hold-out", metavar="FILE", help="product ids (one a line) to keep away from training")
     add("--executor", choices=("ray", "local"), default="ray", help="local: in this process")
-    add(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="one setting, such as noise.min_words=3, duplicates.max_distance=4, "
-        "columns.image=photo or catalog_column=group_id; repeatable",
+    add_set_option(
+        parser,
+        example="noise.min_words=3, duplicates.max_distance=4, "
+        "columns.image=photo or catalog_column=group_id",
+        of="the settings",
     )
     add_storage_option(parser)
 

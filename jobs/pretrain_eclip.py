@@ -11,11 +11,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import add_storage_option, command_parser, run_command
+from pipelines.command import command_parser, run_command
 from pipelines.eclip.pretrain import PretrainRequest, pretrain
 from pipelines.eclip.recipe import ECLIP, load_eclip_recipe
 from pipelines.recipe import recipe_names
 from pipelines.storage import Storage, parse_options
+from pipelines.train.request import add_run_options, num_workers
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,35 +28,23 @@ def parser() -> argparse.ArgumentParser:
         default="eclip_small",
         help=f"a .toml file or one of: {', '.join(recipe_names(ECLIP))}",
     )
-    add("--data", required=True, help="folder or URI with train/ and valid/ (prepare.py pairs)")
-    add("--out", required=True, help="folder or URI; gets model/, checkpoints/, metrics.jsonl")
-    add("--workers", type=int, default=1, help="Ray Train workers, one GPU each if there are any")
     add("--init-from", metavar="MODEL", help="start from this e-CLIP model directory")
-    add(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one recipe value, such as pretrain.targets.kind=identity; may be repeated",
-    )
     add("--random-init", action="store_true", help="ignore pretrained weights (for trials)")
-    add("--restart", action="store_true", help="forget an interrupted or finished run")
-    add_storage_option(options)
+    add_run_options(
+        options, made_by="jobs/prepare.py pairs", example="pretrain.targets.kind=identity"
+    )
     return options
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Parse the command line and pre-train."""
     arguments = parser().parse_args(argv)
-    if arguments.workers < 1:
-        raise ValueError(f"--workers is {arguments.workers}, expected at least 1")
     options = parse_options(arguments.storage_option)
     request = PretrainRequest(
         recipe=load_eclip_recipe(arguments.recipe, arguments.overrides),
         data=Storage.of(arguments.data, options),
         output=Storage.of(arguments.out, options),
-        num_workers=arguments.workers,
+        num_workers=num_workers(arguments),
         init_from=Storage.of(arguments.init_from, options) if arguments.init_from else None,
         random_init=arguments.random_init,
         restart=arguments.restart,

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis import table
 from pipelines.analysis.catalog import parse_columns
-from pipelines.command import add_storage_option, command_parser, run_command
+from pipelines.command import add_column_option, add_storage_option, command_parser, run_command
 from pipelines.products import ProductReader
 from pipelines.report.build import ReportRequest, build_report
 from pipelines.report.model_view import ModelView
@@ -30,13 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add("--at", metavar="MOMENT", help="the table at a version number, run id or ISO time")
     add("--since", metavar="MOMENT", help="drift against this moment (default: the run before)")
     add("--title", default="Extraction report", help="heading of the page")
-    add(
-        "--column",
-        action="append",
-        default=[],
-        metavar="NAME=COLUMN",
-        help="where the products table keeps product_id, image, category, gold or a text",
-    )
+    add_column_option(options, roles="product_id, image, category, gold or a text")
     add_storage_option(options)
     return options
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis import QueryError, table
 from pipelines.analysis.catalog import parse_columns
-from pipelines.command import add_storage_option, command_parser, run_command
+from pipelines.command import add_column_option, add_storage_option, command_parser, run_command
 from pipelines.review import (
     add_context,
     export_queue,
@@ -30,13 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add("action", choices=["export", "import"], help="write a queue, or read reviewed ones")
     add("--table", metavar="T", help="export: folder that extract_catalog.py wrote (URI)")
     add("--products", metavar="URI", help="export: products table, for the text around each value")
-    add(
-        "--column",
-        action="append",
-        default=[],
-        metavar="NAME=COLUMN",
-        help="export: where the products table keeps product_id or a text",
-    )
+    add_column_option(options, roles="product_id or a text (export)")
     add("--limit", type=int, default=200, metavar="N", help="export: values at most")
     add("--per-attribute", type=int, metavar="N", help="export: values of one attribute at most")
     add("--threshold", type=float, default=1.01, help="export: only values below this confidence")

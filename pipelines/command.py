@@ -90,6 +90,31 @@ def add_storage_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_set_option(
+    parser: argparse.ArgumentParser, *, example: str, of: str = "the recipe"
+) -> None:
+    """The option of every job with settings, kept as `overrides`; `apply_override` reads it."""
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"override one value of {of}, such as {example}; repeatable",
+    )
+
+
+def add_column_option(parser: argparse.ArgumentParser, *, roles: str) -> None:
+    """The option of every job that reads a products table; `parse_columns` reads it."""
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help=f"where the products table keeps {roles}; repeatable",
+    )
+
+
 def add_subcommand(commands: Any, name: str, *, description: str) -> argparse.ArgumentParser:
     """A parser below `command_parser(...).add_subparsers()`; takes the shared options too."""
     parser: argparse.ArgumentParser = commands.add_parser(

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pipelines.command import add_storage_option, command_parser
+from pipelines.command import add_set_option, add_storage_option, command_parser
 from pipelines.recipe import load_recipe, recipe_names
 from pipelines.storage import Storage, parse_options
 from pipelines.train.job import TrainRequest, with_target
@@ -18,9 +18,6 @@ def train_parser(description: str, *, recipe: str | None) -> argparse.ArgumentPa
         required=recipe is None,
         help=f"a .toml file or one of: {', '.join(recipe_names())}",
     )
-    add("--data", required=True, help="folder or URI with train/ and valid/ (jobs/prepare.py)")
-    add("--out", required=True, help="folder or URI; gets model/, checkpoints/, metrics.jsonl")
-    add("--workers", type=int, default=1, help="Ray Train workers, one GPU each if there are any")
     add("--init-from", metavar="MODEL", help="start from the weights of this model directory")
     add(
         "--init-encoders",
@@ -31,27 +28,34 @@ def train_parser(description: str, *, recipe: str | None) -> argparse.ArgumentPa
     add("--corrections", metavar="TABLE", help="reviewers' decisions that override gold")
     add("--target-precision", type=float, help="calibrate each attribute to this precision")
     add(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one recipe value, such as fit.epochs=5; may be repeated",
-    )
-    add(
         "--random-init",
         action="store_true",
         help="ignore pretrained weights, building any architecture offline (for trials)",
     )
-    add("--restart", action="store_true", help="forget an interrupted or finished run")
-    add_storage_option(parser)
+    add_run_options(parser, made_by="jobs/prepare.py", example="fit.epochs=5")
     return parser
+
+
+def add_run_options(parser: argparse.ArgumentParser, *, made_by: str, example: str) -> None:
+    """The options of every training run: its data, its output, how it is run."""
+    add = parser.add_argument
+    add("--data", required=True, help=f"folder or URI with train/ and valid/ ({made_by})")
+    add("--out", required=True, help="folder or URI; gets model/, checkpoints/, metrics.jsonl")
+    add("--workers", type=int, default=1, help="Ray Train workers, one GPU each if there are any")
+    add("--restart", action="store_true", help="forget an interrupted or finished run")
+    add_set_option(parser, example=example)
+    add_storage_option(parser)
+
+
+def num_workers(arguments: argparse.Namespace) -> int:
+    """What --workers says, checked."""
+    if arguments.workers < 1:
+        raise ValueError(f"--workers is {arguments.workers}, expected at least 1")
+    return int(arguments.workers)
 
 
 def train_request(arguments: argparse.Namespace) -> TrainRequest:
     """Turn parsed arguments into a request."""
-    if arguments.workers < 1:
-        raise ValueError(f"--workers is {arguments.workers}, expected at least 1")
     if arguments.init_from and arguments.init_encoders:
         raise ValueError("found both --init-from and --init-encoders, expected one of them")
     options = parse_options(arguments.storage_option)
@@ -64,7 +68,7 @@ def train_request(arguments: argparse.Namespace) -> TrainRequest:
         recipe=with_target(recipe, arguments.target_precision),
         data=Storage.of(arguments.data, options),
         output=Storage.of(arguments.out, options),
-        num_workers=arguments.workers,
+        num_workers=num_workers(arguments),
         init_from=place(arguments.init_from),
         corrections=place(arguments.corrections),
         init_encoders=place(arguments.init_encoders),
