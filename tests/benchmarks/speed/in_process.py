@@ -1,0 +1,84 @@
+"""The extractor against the released pipeline, in one process, at equal values."""
+
+import torch
+from speed.agreement import agreement
+from speed.released import ReleasedPipeline
+from speed.report import Section
+from speed.timing import interleaved, median, ratio
+from speed.workbench import Subject, Workbench
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def run(bench: Workbench) -> Section:
+    """Both models, both systems."""
+    section = Section(
+        "In process, against the released pipeline on the same weights",
+        ("model", "system", "products/s", "times", "GFLOP/product", "limit/s", "share"),
+    )
+    for key, subject in (("large", bench.large), ("small", bench.small)):
+        section.figures[key] = _compare(section, subject, bench)
+        if bench.is_tiny:
+            break
+    section.figures["extract_vs_released"] = section.figures["large"]["times"]
+    section.notes.append(
+        "limit: the fp32 peak of a large matrix product or convolution here, "
+        f"{bench.peak.best:.0f} GFLOP/s (matmul {bench.peak.matmul:.0f}, "
+        f"convolution {bench.peak.convolution:.0f}), by the FLOPs of one product"
+    )
+    return section
+
+
+def _compare(section: Section, subject: Subject, bench: Workbench) -> dict[str, object]:
+    released = ReleasedPipeline(subject.parts)
+    products = subject.products
+    calls = {
+        "released": lambda: released.extract(products),
+        "ours": lambda: subject.extractor.extract(products),
+    }
+    times = interleaved(calls, bench.sizes.rounds)
+    times_faster = ratio(times, "released", "ours")
+    figures: dict[str, object] = {"times": times_faster, "rounds": times}
+    work = {name: count_flops(call) / len(products) for name, call in calls.items()}
+    for name, call_times in times.items():
+        rate = len(products) / median(call_times)
+        limit = bench.peak.best * 1e9 / work[name]
+        times_cell = times_faster if name == "ours" else 1.0
+        row = (subject.name, name, rate, times_cell, work[name] / 1e9, limit, rate / limit)
+        section.rows.append(row)
+        figures[name] = {"products_per_second": rate, "gflop": work[name] / 1e9, "limit": limit}
+    figures["limit_times_by_flops"] = work["released"] / work["ours"]
+    found = agreement(
+        products,
+        subject.extractor.extract(products),
+        released.extract_with_confidence(products),
+    )
+    figures["equal_spans"], figures["confidence_difference"] = found.equal, found.confidence
+    section.notes.append(
+        f"{subject.name}: {found.note()}; {len(products)} products, "
+        f"{figures['limit_times_by_flops']:.2f} x fewer FLOPs"
+    )
+    return figures
+
+
+def count_flops(call) -> float:
+    """Operations of one call; a multiply-add counts two. Fused LSTMs are added by hand."""
+    extra = 0
+
+    def count_lstm(module: torch.nn.LSTM, args: tuple, _: object) -> None:
+        nonlocal extra
+        rows = args[0].shape[0] * args[0].shape[1]
+        extra += 2 * rows * (module.weight_ih_l0.numel() + module.weight_hh_l0.numel())
+
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, args, out: (
+            count_lstm(module, args, out) if isinstance(module, torch.nn.LSTM) else None
+        )
+    )
+    # nn.LSTM itself runs outside the counter, which sees its parts on some builds only.
+    counter = FlopCounterMode(display=False)
+    with counter:
+        call()
+    hook.remove()
+    inside = counter.get_flop_counts().get("Global", {})
+    lstm = sum(flops for op, flops in inside.items() if "lstm" in str(op) or "rnn" in str(op))
+    return counter.get_total_flops() - lstm + extra

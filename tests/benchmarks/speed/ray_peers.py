@@ -1,0 +1,134 @@
+"""The same work as others would set it up: Ray Data as its documentation shows, and Daft.
+
+Each system is a class with everything in it, used by an actor per core; what it returns is one row
+per product, with the time when its batch was done.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import torch
+from speed.released import ReleasedPipeline
+
+from ulsdram_core.checkpoint import load_model
+from ulsdram_core.extractor import Extractor
+from ulsdram_core.schema import Product, Value
+
+COLUMNS = ("product_id", "title", "description", "image")
+
+
+class ReleasedSystem:
+    """The released code, plainly."""
+
+    def __init__(self, folder: str) -> None:
+        torch.set_num_threads(1)
+        self._pipeline = ReleasedPipeline(load_model(folder))
+
+    def values(self, products: Sequence[Product]) -> Sequence[Sequence[Value]]:
+        """The values of each product."""
+        return self._pipeline.extract(products)
+
+
+class OurSystem:
+    """Our extractor in somebody else's pipeline."""
+
+    def __init__(self, folder: str) -> None:
+        torch.set_num_threads(1)
+        self._extractor = Extractor.load(folder)
+
+    def values(self, products: Sequence[Product]) -> Sequence[Sequence[Value]]:
+        """The values of each product."""
+        return [extraction.values for extraction in self._extractor.extract(products)]
+
+
+SYSTEMS = {"released code": ReleasedSystem, "our Extractor": OurSystem}
+
+
+def as_products(columns: dict[str, Sequence]) -> list[Product]:
+    """Rows of the products table."""
+    rows = zip(*(columns[name] for name in COLUMNS), strict=True)
+    return [
+        Product(str(key), {"title": title, "description": description or ""}, (bytes(image),))
+        for key, title, description, image in rows
+    ]
+
+
+def as_text(values: Sequence[Value]) -> str:
+    """Values of one product as a plain script would store them."""
+    return json.dumps(
+        [[v.attribute, v.value, v.source, v.start, v.end, v.confidence] for v in values]
+    )
+
+
+class RayDataActor:
+    """A callable class for `map_batches`."""
+
+    def __init__(self, system: str, folder: str) -> None:
+        self._system = SYSTEMS[system](folder)
+
+    def __call__(self, batch: dict) -> dict:
+        """Rows in, rows out."""
+        values = self._system.values(as_products(batch))
+        return {
+            "product_id": batch["product_id"],
+            "values": [as_text(row) for row in values],
+            "finished": [time.time()] * len(values),
+        }
+
+
+def run_ray_data(
+    system: str, model: Path, rows: Path, out: Path, *, batch: int, cores: int
+) -> None:
+    """read_parquet -> map_batches(class) -> write_parquet."""
+    import ray
+
+    dataset = ray.data.read_parquet(str(rows)).select_columns(list(COLUMNS))
+    dataset = dataset.map_batches(
+        RayDataActor,
+        fn_constructor_args=(system, str(model)),
+        batch_size=batch,
+        compute=ray.data.ActorPoolStrategy(size=cores),
+        # Whole cores for the actors would leave none for reading on a small cluster.
+        num_cpus=0.5,
+    )
+    dataset.write_parquet(str(out))
+
+
+def run_daft(system: str, model: Path, rows: Path, out: Path, *, batch: int, cores: int) -> None:
+    """read_parquet -> a class UDF -> write_parquet."""
+    import daft
+
+    result = daft.DataType.struct(
+        {"values": daft.DataType.string(), "finished": daft.DataType.float64()}
+    )
+
+    @daft.cls(max_concurrency=cores, use_process=True)
+    class DaftSystem:
+        def __init__(self, name: str, folder: str) -> None:
+            self._system = SYSTEMS[name](folder)
+
+        @daft.method.batch(return_dtype=result, batch_size=batch)
+        def extract(self, product_id, title, description, image):
+            series = (product_id, title, description, image)
+            columns = {n: s.to_pylist() for n, s in zip(COLUMNS, series, strict=True)}
+            values = self._system.values(as_products(columns))
+            return [{"values": as_text(row), "finished": time.time()} for row in values]
+
+    frame = daft.read_parquet(f"{rows}/*.parquet")
+    found = DaftSystem(system, str(model)).extract(*(daft.col(name) for name in COLUMNS))
+    frame = frame.select(daft.col("product_id"), found.alias("found"))
+    frame.write_parquet(str(out))
+
+
+def steady_rate(out: Path) -> tuple[int, float]:
+    """Rows written, and rows a second between the first batch done and the last."""
+    frame = pl.read_parquet(f"{out}/**/*.parquet")
+    if "found" in frame.columns:
+        frame = frame.unnest("found")
+    finished = frame["finished"]
+    first, last = finished.min(), finished.max()
+    later = int((finished > first).sum())
+    return frame.height, later / (last - first) if last > first else 0.0
