@@ -83,7 +83,7 @@ class PlainStep:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), OPTIM.clip)
         self._optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
 
 def gold_rows(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:

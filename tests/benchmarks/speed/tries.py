@@ -1,0 +1,91 @@
+"""What the extractor does not do, measured once: it may pay on another machine."""
+
+import copy
+import itertools
+from dataclasses import replace
+
+import torch
+from speed.prepared import Item, Prepared
+from torch import Tensor, nn
+
+from ulsdram_core.extractor import Extractor
+from ulsdram_core.image_encoder import ImageEncoder
+
+
+def tries(prepared: Prepared) -> list[Item]:
+    """Batch norms folded, torch.compile, int8."""
+    encoder, pixels = prepared.model.image_encoder, prepared.batch.pictures_K3SS
+    text, embedded, mask = (
+        prepared.model.text_encoder,
+        prepared.embedded,
+        prepared.batch.piece_mask_BL,
+    )
+    folded = folded_twin(encoder)
+    int8 = torch.ao.quantization.quantize_dynamic(
+        copy.deepcopy(text), {nn.Linear}, dtype=torch.qint8
+    )
+    items = [
+        Item(
+            "batch norms folded into convolutions",
+            lambda: encoder(pixels),
+            lambda: folded(pixels),
+            len(pixels),
+            used=False,
+            note=f"regions differ by {difference(encoder(pixels), folded(pixels)):.1e} relative",
+        ),
+        Item(
+            "text encoder with int8 weights (dynamic)",
+            lambda: text(embedded, mask),
+            lambda: int8(embedded, mask),
+            len(embedded),
+            used=False,
+            note=int8_cost(prepared, int8),
+        ),
+    ]
+    for name, part, inputs in (
+        ("image encoder", encoder, (pixels,)),
+        ("text encoder", text, (embedded, mask)),
+    ):
+        compiled = torch.compile(part, dynamic=False)
+        items.append(
+            Item(
+                f"torch.compile of the {name}",
+                lambda part=part, inputs=inputs: part(*inputs),
+                lambda compiled=compiled, inputs=inputs: compiled(*inputs),
+                len(inputs[0]),
+                used=False,
+            )
+        )
+    return items
+
+
+def folded_twin(encoder: ImageEncoder) -> ImageEncoder:
+    """The encoder with every batch norm inside the convolution before it."""
+    twin = copy.deepcopy(encoder).eval()
+    for owner in list(twin.modules()):
+        children = list(owner.named_children())
+        for (name, layer), (norm_name, norm) in itertools.pairwise(children):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(owner, name, nn.utils.fusion.fuse_conv_bn_eval(layer, norm))
+                setattr(owner, norm_name, nn.Identity())
+    return twin
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """Relative, over all numbers."""
+    return float((a - b).norm() / a.norm())
+
+
+def int8_cost(prepared: Prepared, int8: nn.Module) -> str:
+    """Spans that change when only the text encoder is quantised."""
+    subject = prepared.subject
+    parts = replace(subject.parts, model=copy.deepcopy(subject.parts.model))
+    parts.model.text_encoder = int8
+    before = subject.extractor.extract_decoded(subject.decoded)
+    after = Extractor(parts).extract_decoded(subject.decoded)
+    spans = [
+        {(e.product_id, v.attribute, v.source, v.start, v.end) for e in rows for v in e.values}
+        for rows in (before, after)
+    ]
+    equal = len(spans[0] & spans[1]) / max(1, len(spans[0] | spans[1]))
+    return f"{100 * equal:.1f}% of spans stay"
