@@ -11,7 +11,7 @@ import binascii
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
@@ -19,9 +19,9 @@ import polars as pl
 from pipelines.analysis.catalog import Catalog
 from pipelines.analysis.output import collect
 from pipelines.analysis.results import ResultTable
+from pipelines.decisions import Decision, ReviewError, parse_decision
 from pipelines.spreadsheet import neutralize, restore
 from pipelines.storage import Storage
-from ulsdram_core.errors import UlsdramError
 
 QUEUE_COLUMNS = (
     "product_id", "attribute", "value", "confidence", "context", "correct", "right_value", "key",
@@ -35,31 +35,7 @@ CORRECTIONS_SCHEMA = {
 }
 IDENTITY = ("product_id", "attribute", "value")
 
-_ANSWERS = {
-    **dict.fromkeys(("yes", "y", "true", "1", "\u662f", "\u5bf9"), True),
-    **dict.fromkeys(("no", "n", "false", "0", "\u5426", "\u9519"), False),
-}
 _CONTEXT_CHARS = 40
-
-
-class ReviewError(UlsdramError):
-    """A reviewed file that cannot be read as decisions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One reviewer's answer; `right_value` is None where nothing replaces the value."""
-
-    product_id: str
-    attribute: str
-    value: str
-    correct: bool
-    right_value: str | None = None
-
-    @property
-    def identity(self) -> tuple[str, str, str]:
-        """Which value the answer is about."""
-        return self.product_id, self.attribute, self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +169,14 @@ def parse_reviewed(text: str, *, name: str = "the reviewed file") -> ReviewedFil
     decisions, num_undecided, num_restored = [], 0, 0
     for number, raw in enumerate(rows, start=2):
         row = {column: restore(raw[given] or "") for column, given in names.items()}
-        shown = tuple(row[column] for column in IDENTITY)
+        shown = (row["product_id"], row["attribute"], row["value"])
         where = f"{name} row {number}"
         try:
             identity = decode_key(row["key"].strip()) if row.get("key", "").strip() else shown
         except ReviewError as error:
             raise ReviewError(f"{where}: {error}") from error
-        decision = _decide(identity, row, where=where)
+        said, right = row["correct"].strip(), row.get("right_value", "").strip()
+        decision = parse_decision(identity, said=said, right=right, where=where)
         num_restored += identity != shown
         num_undecided += decision is None
         decisions += [] if decision is None else [decision]
@@ -208,29 +185,6 @@ def parse_reviewed(text: str, *, name: str = "the reviewed file") -> ReviewedFil
 
 def _column(header: str) -> str:
     return header.strip().lower().rstrip("?").replace(" ", "_")
-
-
-def _decide(identity: Sequence[str], row: Mapping[str, str], *, where: str) -> Decision | None:
-    """The answer of one row; a right value alone says that the given one is wrong."""
-    said = row["correct"].strip()
-    right = row.get("right_value", "").strip()
-    if not said and not right:
-        return None
-    product_id, attribute, value = identity
-    if not (product_id and attribute and value):
-        raise ReviewError(f"{where} lacks product_id, attribute or value; fill it or drop the row")
-    correct = _ANSWERS.get(said.lower()) if said else False
-    if correct is None:
-        raise ReviewError(f"{where} has correct={said!r}, expected yes or no; correct the cell")
-    if right and right == value:
-        correct, right = True if not said else correct, "" if not said or correct else right
-    if correct and right:
-        raise ReviewError(
-            f"{where} says {value!r} is correct and {right!r} is right; answer no or drop one"
-        )
-    if right == value:
-        raise ReviewError(f"{where} says {value!r} is wrong and right; answer yes or change one")
-    return Decision(product_id, attribute, value, correct, right or None)
 
 
 def merge_decisions(
@@ -247,7 +201,9 @@ def merge_decisions(
             )
     rows = [] if known is None else list(known.select(*CORRECTIONS_SCHEMA).iter_rows())
     merged = {row[:3]: row for row in rows if row[:3] not in new}
-    merged |= {key: (*key, decision.correct, decision.right_value) for key, decision in new.items()}
+    merged |= {
+        key: (*key, decision.is_correct, decision.right_value) for key, decision in new.items()
+    }
     return pl.DataFrame(list(merged.values()), schema=CORRECTIONS_SCHEMA, orient="row").sort(
         IDENTITY
     )

@@ -3,7 +3,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from pipelines.corrections import Correction, Corrections, corrections_from_frame, read_corrections
+from pipelines.corrections import Corrections, corrections_from_frame, read_corrections
+from pipelines.decisions import Decision
 from pipelines.storage import Storage
 from ulsdram_core.schema import GoldSpan
 
@@ -81,6 +82,7 @@ def test_other_products_and_undecided_rows_change_nothing():
         (("1", "colour", "Blue", "perhaps", None), "yes or no"),
         (("", "colour", "Blue", "no", None), "lacks product_id"),
         (("1", "colour", "Blue", "yes", "Red"), "answer no"),
+        (("1", "colour", "Blue", "no", "Blue"), "answer yes"),
     ],
 )
 def test_contradictions_name_their_row(row, message):
@@ -99,7 +101,7 @@ def test_files_keep_ids_as_written(tmp_path, name):
     path = tmp_path / name
     frame.write_csv(path) if name.endswith("csv") else frame.write_parquet(path)
     corrections = read_corrections(Storage.of(path))
-    assert corrections.by_product == {"007": (Correction("colour", "Blue", False, "Maroon"),)}
+    assert corrections.by_product == {"007": (Decision("007", "colour", "Blue", False, "Maroon"),)}
     assert len(corrections) == 1
 
 

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from pipelines import analysis as a
 from pipelines.corrections import read_corrections
+from pipelines.decisions import Decision, ReviewError
 from pipelines.review import (
     CORRECTIONS_SCHEMA,
     IDENTITY,
     QUEUE_COLUMNS,
-    Decision,
-    ReviewError,
     add_context,
     decode_key,
     encode_key,
@@ -97,7 +96,7 @@ def test_one_attribute_cannot_fill_the_queue(table):
 
 
 def test_decided_values_are_left_out(table):
-    decided = merge_decisions([Decision("007", "size", "XL", correct=True)])
+    decided = merge_decisions([Decision("007", "size", "XL", is_correct=True)])
     assert ("007", "size", "XL") not in identities(least_certain(table, decided=decided))
 
 
