@@ -35,39 +35,16 @@ def build_report(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "kind": config.kind,
         "input": redact(config.input),
-        "rows": {
-            "read": tally.read,
-            "kept": tally.kept,
-            "dropped": sum(tally.dropped.values()),
-            "dropped_by_reason": tally.dropped,
-            "blank_lines": tally.blank_lines,
-            "without_gold": tally.products_without_gold,
-        },
+        "rows": _rows(tally),
         "files_ignored": num_ignored_files,
         "splits": {split: _split(split, tally, written, split_origin) for split in SPLITS},
         "leaks": {
             "products_by_split": tally.leaks,
             "action": "dropped" if config.drop_leaks else "kept",
         },
-        "pictures": {
-            "named": tally.pictures_named,
-            "used": tally.pictures_used,
-            "unusable_by_reason": tally.pictures_unusable,
-            "products_without": tally.without_picture,
-        },
-        "values": {
-            "given": tally.values,
-            "outside_text": tally.values_outside_text,
-            "spans": tally.spans,
-            "overlapping_pairs": tally.overlapping_pairs,
-            "products_with_overlap": tally.products_with_overlap,
-        },
-        "corrections": {
-            "applied": tally.corrections_applied,
-            "spans_removed": tally.corrections_removed,
-            "spans_added": tally.corrections_added,
-            "outside_text": tally.corrections_outside_text,
-        },
+        "pictures": _pictures(tally),
+        "values": _values(tally),
+        "corrections": _corrections(tally),
         "num_attributes": len(tally.attributes),
         "attributes": {
             name: counts.model_dump()
@@ -123,6 +100,45 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         _problems(report["problems"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _rows(tally: Tally) -> dict[str, Any]:
+    return {
+        "read": tally.read,
+        "kept": tally.kept,
+        "dropped": sum(tally.dropped.values()),
+        "dropped_by_reason": tally.dropped,
+        "blank_lines": tally.blank_lines,
+        "without_gold": tally.products_without_gold,
+    }
+
+
+def _pictures(tally: Tally) -> dict[str, Any]:
+    return {
+        "named": tally.pictures_named,
+        "used": tally.pictures_used,
+        "unusable_by_reason": tally.pictures_unusable,
+        "products_without": tally.without_picture,
+    }
+
+
+def _values(tally: Tally) -> dict[str, int]:
+    return {
+        "given": tally.values,
+        "outside_text": tally.values_outside_text,
+        "spans": tally.spans,
+        "overlapping_pairs": tally.overlapping_pairs,
+        "products_with_overlap": tally.products_with_overlap,
+    }
+
+
+def _corrections(tally: Tally) -> dict[str, int]:
+    return {
+        "applied": tally.corrections_applied,
+        "spans_removed": tally.corrections_removed,
+        "spans_added": tally.corrections_added,
+        "outside_text": tally.corrections_outside_text,
+    }
 
 
 def _split(
