@@ -8,10 +8,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
@@ -124,13 +125,41 @@ def load_model(path: str | Path) -> ModelParts:
     config = read_config(folder)
     labels = read_document(LabelSet, folder / LABELS)
     tokenizer = read_tokenizer(folder)
-    parts = _assemble(config, labels, tokenizer, folder)
+    with fitting_parts(folder):
+        parts = assemble(config, labels, tokenizer, random_init=True)
+    fill_parts(parts, folder)
+    return parts
+
+
+class Parts(Protocol):
+    """A model of any kind with what is noted about it."""
+
+    metrics: dict[str, object]
+    recipe: str
+    card: str
+
+    @property
+    def model(self) -> nn.Module:
+        """What the weights belong to."""
+
+
+def fill_parts(parts: Parts, folder: Path) -> None:
+    """Load a model directory's weights and notes into parts that its config described."""
     fill_weights(parts.model, folder / WEIGHTS)
     parts.model.eval()
     parts.metrics = read_metrics(folder / METRICS)
     parts.recipe = read_text(folder / RECIPE)
     parts.card = read_text(folder / CARD)
-    return parts
+
+
+@contextmanager
+def fitting_parts(folder: Path) -> Iterator[None]:
+    """Blame the folder where what it describes cannot be put together."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        line = str(error).partition("\n")[0]
+        raise CheckpointError(f"{folder} has parts that do not fit: {line}") from error
 
 
 def read_text(path: Path) -> str:
@@ -157,16 +186,6 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise CheckpointError(f"{folder} has a tokenizer that cannot be read: {line}") from error
 
 
-def _assemble(
-    config: ExtractorConfig, labels: LabelSet, tokenizer: PreTrainedTokenizerFast, folder: Path
-) -> ModelParts:
-    try:
-        return assemble(config, labels, tokenizer, random_init=True)
-    except (ValueError, TypeError) as error:
-        line = str(error).partition("\n")[0]
-        raise CheckpointError(f"{folder} has parts that do not fit: {line}") from error
-
-
 def check_folder(folder: Path) -> None:
     """Refuse what is no model directory, and pickles."""
     if not folder.is_dir():
@@ -184,16 +203,21 @@ def check_folder(folder: Path) -> None:
 
 def read_config(folder: Path) -> ExtractorConfig:
     path = folder / CONFIG
-    try:
-        version = json.loads(path.read_text(encoding="utf-8")).get("format_version")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} cannot be read as a JSON object: {error}") from error
+    version = read_field(path, "format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format_version {version!r}, expected {FORMAT_VERSION}; "
             "use the release that wrote this model, or train it again"
         )
     return read_document(ExtractorConfig, path)
+
+
+def read_field(path: Path, name: str) -> object:
+    """One field of a JSON object, read before the rest is checked; None where it is absent."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get(name)
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read as a JSON object: {error}") from error
 
 
 def read_document(kind: type[Document], path: Path) -> Document:

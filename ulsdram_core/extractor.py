@@ -19,7 +19,7 @@ from ulsdram_core.image import decode_picture
 from ulsdram_core.model import ModelOutput
 from ulsdram_core.pairs import Pairs, above, predicted_pairs
 from ulsdram_core.parts import ExtractorConfig, ModelParts
-from ulsdram_core.precision import PrecisionChoice, autocast, choose_precision
+from ulsdram_core.precision import PrecisionChoice, autocast, choose_device, choose_precision
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import AttributeScore, Extraction, Product, Status, Value
 from ulsdram_core.text import TextError, TextProcessor, Window
@@ -59,9 +59,7 @@ class Extractor:
         max_windows: int = 64,
     ) -> None:
         """`max_pieces` (padded) and `max_windows` bound one batch through the model."""
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.parts = parts
         self.config: ExtractorConfig = parts.config

@@ -12,7 +12,9 @@ from ulsdram_core.image import ImageConfig
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.model import ModelConfig, UlsDram
 from ulsdram_core.pairs import RangeConfig
+from ulsdram_core.recurrent_encoder import RecurrentEncoder
 from ulsdram_core.text import TextConfig
+from ulsdram_core.text_encoder import TextEncoder, TextEncoderConfig
 from ulsdram_core.weights import hash_state
 
 FORMAT_VERSION = 1
@@ -112,16 +114,23 @@ def assemble(
         picture_size=config.image.size if config.image else 224,
         random_init=random_init,
     )
-    if config.text.max_pieces > model.text_encoder.max_pieces:
-        raise ValueError(
-            f"text.max_pieces is {config.text.max_pieces}, expected at most "
-            f"{model.text_encoder.max_pieces}, the longest sequence that text encoder "
-            f"{config.model.text_encoder.name!r} has positions for; lower text.max_pieces"
-        )
-    text_encoder = config.model.text_encoder.resolved(model.text_encoder)
+    text_encoder = settle_encoder(config.model.text_encoder, model.text_encoder, config.text)
     resolved = config.model.model_copy(update={"text_encoder": text_encoder})
     _name_attributes(model, labels, tokenizer)
     return ModelParts(config.model_copy(update={"model": resolved}), model, labels, tokenizer)
+
+
+def settle_encoder(
+    config: TextEncoderConfig, encoder: TextEncoder | RecurrentEncoder, text: TextConfig
+) -> TextEncoderConfig:
+    """Return the config with the built encoder's architecture; refuse windows it cannot take."""
+    if text.max_pieces > encoder.max_pieces:
+        raise ValueError(
+            f"text.max_pieces is {text.max_pieces}, expected at most {encoder.max_pieces}, the "
+            f"longest sequence that text encoder {config.name!r} has positions for; "
+            "lower text.max_pieces"
+        )
+    return config.resolved(encoder)
 
 
 def asked_for(parts: ModelParts, attributes: tuple[str, ...]) -> ModelParts:

@@ -1,4 +1,4 @@
-"""Number formats: bf16 where the hardware multiplies it fast, fp32 elsewhere."""
+"""Where and in which number format models run: bf16 where the hardware multiplies it fast."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -7,6 +7,13 @@ import torch
 
 Precision = Literal["fp32", "bf16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """Resolve None: the GPU that this process has, else its CPU."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
 
 
 def choose_precision(choice: PrecisionChoice, device: torch.device) -> Precision:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ulsdram_core.batch import Batch, Example, collate, length_batches
 from ulsdram_core.eclip.parts import EclipParts, load_eclip
 from ulsdram_core.extractor import DecodedProduct
-from ulsdram_core.precision import PrecisionChoice, autocast, choose_precision
+from ulsdram_core.precision import PrecisionChoice, autocast, choose_device, choose_precision
 from ulsdram_core.text import TextError, TextProcessor, Window
 
 
@@ -46,9 +46,7 @@ class Embedder:
         max_pieces: int = 4096,
     ) -> None:
         """`max_rows` products and `max_pieces` padded pieces bound one batch."""
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.parts = parts
         self.model = parts.model.to(self.device).eval()

@@ -14,19 +14,19 @@ from ulsdram_core.checkpoint import (
     CONFIG,
     METRICS,
     RECIPE,
-    WEIGHTS,
     Contents,
     check_folder,
-    fill_weights,
+    fill_parts,
+    fitting_parts,
     read_document,
-    read_metrics,
-    read_text,
+    read_field,
     read_tokenizer,
     write_folder,
 )
 from ulsdram_core.eclip.dual_encoder import DualEncoder, DualEncoderConfig
 from ulsdram_core.errors import CheckpointError
 from ulsdram_core.image import ImageConfig
+from ulsdram_core.parts import settle_encoder
 from ulsdram_core.text import TextConfig
 from ulsdram_core.weights import hash_state
 
@@ -74,13 +74,7 @@ def assemble_eclip(
     model = config.model.build(
         len(tokenizer), picture_size=config.image.size, random_init=random_init
     )
-    if config.text.max_pieces > model.text_encoder.max_pieces:
-        raise ValueError(
-            f"text.max_pieces is {config.text.max_pieces}, expected at most "
-            f"{model.text_encoder.max_pieces}, the positions of text encoder "
-            f"{config.model.text_encoder.name!r}; lower text.max_pieces"
-        )
-    text_encoder = config.model.text_encoder.resolved(model.text_encoder)
+    text_encoder = settle_encoder(config.model.text_encoder, model.text_encoder, config.text)
     resolved = config.model.model_copy(update={"text_encoder": text_encoder})
     return EclipParts(config.model_copy(update={"model": resolved}), model, tokenizer)
 
@@ -97,27 +91,17 @@ def load_eclip(path: str | Path) -> EclipParts:
     folder = Path(path)
     check_folder(folder)
     config = read_eclip_config(folder)
-    try:
-        parts = assemble_eclip(config, read_tokenizer(folder), random_init=True)
-    except (ValueError, TypeError) as error:
-        line = str(error).partition("\n")[0]
-        raise CheckpointError(f"{folder} has parts that do not fit: {line}") from error
-    fill_weights(parts.model, folder / WEIGHTS)
-    parts.model.eval()
-    parts.metrics = read_metrics(folder / METRICS)
-    parts.recipe = read_text(folder / RECIPE)
-    parts.card = read_text(folder / CARD)
+    tokenizer = read_tokenizer(folder)
+    with fitting_parts(folder):
+        parts = assemble_eclip(config, tokenizer, random_init=True)
+    fill_parts(parts, folder)
     return parts
 
 
 def read_eclip_config(folder: Path) -> EclipConfig:
     """The config of a model directory, without its weights."""
     path = folder / CONFIG
-    try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} cannot be read as a JSON object: {error}") from error
-    if kind != KIND:
+    if read_field(path, "kind") != KIND:
         raise CheckpointError(
             f"{folder} is no e-CLIP model, expected one made by jobs/pretrain_eclip.py"
         )
