@@ -5,7 +5,7 @@ STAMP   = $(VENV)/.stamp
 # Two processes of one thread each; all tests that need Ray share one of them.
 PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: help env weights demo test test-slow lint clean
+.PHONY: help env weights demo test test-slow bench bench-quick lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -35,6 +35,12 @@ test: lint  ## everything a change must pass (under 15 minutes on 2 cores)
 
 test-slow: $(STAMP)  ## the long matrices
 	$(PYTEST) -m "slow"
+
+bench: $(STAMP)  ## speed against the hardware's limits and other systems (an hour; out/bench.json)
+	$(BIN)/python tests/benchmarks/bench.py --out out/bench.json
+
+bench-quick: $(STAMP)  ## the same in under 10 minutes; its last line is the four headline ratios
+	$(BIN)/python tests/benchmarks/bench.py --quick --out out/bench-quick.json
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build

@@ -28,7 +28,8 @@ def products():
 
 
 def test_heads_on_random_encoders_find_values(parts):
-    assert gold_found(Extractor(parts), listings(16, size=TINY.picture_size, seed=3)) > 0.3
+    seen = listings(16, size=TINY.picture_size, seed=3)
+    assert gold_found(Extractor(parts), seen) > 0.3
 
 
 def test_the_plain_pipeline_gives_the_same_values(parts, products):

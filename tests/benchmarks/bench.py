@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
 
 import torch  # noqa: E402
+import transformers  # noqa: E402
 from speed.report import Section, rounded  # noqa: E402
 from speed.timing import machine  # noqa: E402
 from speed.workbench import FULL, QUICK, SMOKE, Workbench  # noqa: E402
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for all figures")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(options.threads)
     facts = machine()
     print(json.dumps(facts), flush=True)
@@ -69,6 +71,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     documents = {name: section.document() for name, section in found.items()}
     if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         everything = rounded({"machine": facts, "sections": documents})
         options.out.write_text(json.dumps(everything, indent=1) + "\n")
     print(json.dumps(rounded(headlines(documents))))

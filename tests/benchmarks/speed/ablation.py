@@ -33,7 +33,7 @@ def run(bench: Workbench) -> Section:
         ("optimisation", "without ms", "with ms", "times faster", "in use"),
     )
     with torch.inference_mode():
-        prepared = prepare(bench.large, min(16, bench.sizes.large_products))
+        prepared = prepare(bench.large, bench.sizes.part_products)
         items = [*text_items(prepared), *picture_items(prepared), *tag_items(prepared)]
         items += decode_items()
         if bench.sizes.tries:

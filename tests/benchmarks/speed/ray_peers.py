@@ -85,7 +85,9 @@ def run_ray_data(
     """read_parquet -> map_batches(class) -> write_parquet."""
     import ray
 
-    dataset = ray.data.read_parquet(str(rows)).select_columns(list(COLUMNS))
+    # Small tables would otherwise become one block, and all actors but one would idle.
+    dataset = ray.data.read_parquet(str(rows), override_num_blocks=4 * cores)
+    dataset = dataset.select_columns(list(COLUMNS))
     dataset = dataset.map_batches(
         RayDataActor,
         fn_constructor_args=(system, str(model)),

@@ -135,6 +135,8 @@ def _nightly(bench: Workbench, rows: Path) -> dict[str, float]:
         "core_seconds": spent,
         "start_seconds": summary["start_seconds"],
         "whole": count / whole,
+        "bytes_read_per_row": summary["bytes_read"] / count,
+        "bytes_written_per_row": summary["bytes_written"] / count,
     }
 
 
@@ -159,6 +161,7 @@ def has_daft() -> bool:
 
 
 def _notes(section: Section, cost: dict[str, float], cores: int, bench: Workbench) -> None:
+    nightly = section.figures["nightly"]
     section.notes += [
         f"limit: {cores} cores / ({1e3 * cost['decode']:.1f} + {1e3 * cost['model']:.1f} ms of "
         "decoding and model per product, measured in this process on one thread)",
@@ -166,4 +169,10 @@ def _notes(section: Section, cost: dict[str, float], cores: int, bench: Workbenc
         f"and the loading of models; batches of {bench.sizes.ray_batch_rows} rows everywhere",
     ]
     if not has_daft():
-        section.notes.append("Daft: not installed, not measured (pip install 'ulsdram[bench]')")
+        section.notes.append("Daft: not installed, not measured (pip install 'daft>=0.7,<0.8')")
+    side = bench.small.extractor.config.image.size
+    section.notes.append(
+        f"bytes per product: {nightly['bytes_read_per_row']:,.0f} read from the table, "
+        f"{3 * side * side:,} of pixels through the object store, "
+        f"{nightly['bytes_written_per_row']:,.0f} written to the result"
+    )

@@ -1,6 +1,6 @@
 """What the sections share: how much to measure, models made once, a folder for tables."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -19,10 +19,11 @@ class Sizes:
     """How much each section measures."""
 
     rounds: int = 5
-    fit_products: int = 96
     large_products: int = 64
     """Products a round, in process and by component."""
     small_products: int = 256
+    part_products: int = 16
+    """Products of the one batch on which single optimisations are measured."""
     train_batch: int = 8
     train_steps: int = 5
     ray_rows: int = 4000
@@ -39,9 +40,9 @@ class Sizes:
 FULL = Sizes()
 QUICK = Sizes(
     rounds=3,
-    fit_products=32,
-    large_products=12,
-    small_products=48,
+    large_products=8,
+    small_products=32,
+    part_products=4,
     train_batch=4,
     train_steps=2,
     ray_rows=480,
@@ -54,9 +55,9 @@ QUICK = Sizes(
 # Everything once and tiny: shows that the harness runs, measures nothing.
 SMOKE = Sizes(
     rounds=1,
-    fit_products=32,
     large_products=8,
     small_products=8,
+    part_products=8,
     train_batch=4,
     train_steps=2,
     ray_rows=64,
@@ -122,6 +123,5 @@ class Workbench:
 
     def _subject(self, name: str, recipe: Recipe, count: int) -> Subject:
         recipe = TINY if self.is_tiny else recipe
-        recipe = replace(recipe, products=self.sizes.fit_products)
         name = "tiny" if recipe.text_encoder["name"] == "tiny" else name
         return Subject(name, make(recipe), listings(count, size=recipe.picture_size, seed=5))
