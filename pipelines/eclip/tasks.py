@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from pipelines.eclip.vectors import PICTURE_HASH, SplitVectors
 from ulsdram_core.eclip.embedder import Embedder
-from ulsdram_core.eclip.probe import choose_probe, fit_probe, k_means
+from ulsdram_core.eclip.probe import LinearProbe, choose_probe, fit_probe, k_means
 from ulsdram_core.eclip.retrieval import best_matches, hits_at
 from ulsdram_core.eclip.scores import (
     accuracy,
@@ -73,11 +73,7 @@ def classify(
     names, labels = class_labels(system, column)
     found = []
     for modality in MODALITIES:
-        train, valid = (
-            _sampled(system.splits[split].matrix(modality), labels[split], settings)
-            for split in ("train", "valid")
-        )
-        probe = choose_probe(train, valid, steps=settings.steps)
+        probe = _probe(system, modality, labels, settings)
         wanted = labels["test"]
         predicted = probe.logits(system.splits["test"].matrix(modality)).argmax(1)
         found.append(_classified(system, column, modality, "linear probe", (predicted, wanted)))
@@ -99,6 +95,17 @@ def class_labels(system: System, column: str) -> tuple[list[str], dict[str, Tens
         for split, values in series.items()
     }
     return names, labels
+
+
+def _probe(
+    system: System, modality: str, labels: Mapping[str, Tensor], settings: ProbeSettings
+) -> LinearProbe:
+    """Fitted on rows of the train split, its strength chosen on rows of the valid split."""
+    train, valid = (
+        _sampled(system.splits[split].matrix(modality), labels[split], settings)
+        for split in ("train", "valid")
+    )
+    return choose_probe(train, valid, steps=settings.steps)
 
 
 def _sampled(vectors: Tensor, labels: Tensor, settings: ProbeSettings) -> tuple[Tensor, Tensor]:
@@ -129,10 +136,9 @@ def _classified(
     predicted, wanted = answers
     known = wanted >= 0
     values = {
-        "accuracy": float((predicted == wanted).float().mean()),
+        "accuracy": accuracy(predicted, wanted),
         "macro_f1": macro_f1(predicted[known], wanted[known]),
     }
-    assert abs(values["accuracy"] - accuracy(predicted, wanted)) < 1e-6
     detail = f"{len(wanted)} rows"
     return Figure(f"category {column}", system.name, modality, way, values, detail)
 
@@ -151,11 +157,7 @@ def recognise(
             raise ValueError(f"label {name!r} is equal for all rows of {split}; choose another")
     found = []
     for modality in MODALITIES:
-        train, valid = (
-            _sampled(system.splits[split].matrix(modality), labels[split], settings)
-            for split in ("train", "valid")
-        )
-        probe = choose_probe(train, valid, steps=settings.steps)
+        probe = _probe(system, modality, labels, settings)
         scores = {}
         for split in ("valid", "test"):
             logits = probe.logits(system.splits[split].matrix(modality))
