@@ -67,7 +67,11 @@ def run_all(
 def _line(result: dict[str, Any]) -> str:
     names = {"tag_f1": "TAG-F1", "cls_f1": "CLS-F1", "accuracy": "accuracy"}
     figures = result["figures"]
-    shown = [f"{label} {100 * figures[k]:.2f}" for k, label in names.items() if figures.get(k)]
+    shown = [
+        f"{label} {100 * figures[name]:.2f}"
+        for name, label in names.items()
+        if figures.get(name) is not None
+    ]
     shown.append(f"{result['cost']['minutes']:.2f} minutes")
     return ", ".join(shown)
 

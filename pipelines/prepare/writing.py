@@ -72,9 +72,3 @@ class RowGroupWriter:
 
     def _write_group(self, table: pa.Table) -> None:
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
-
-
-def write_empty(place: Storage, schema: pa.Schema) -> None:
-    """A file of the schema without rows."""
-    with RowGroupWriter(place, schema, row_group_bytes=1):
-        pass
