@@ -52,6 +52,12 @@ class LabelledTable:
             storage_options=self.place.polars_options,
         )
 
+    def first_texts(self, num_rows: int = 200_000) -> list[str]:
+        """The texts of the first rows, for a tokenizer to learn its pieces from."""
+        names = [self.columns.sources.get(source, source) for source in self.sources]
+        texts = self.scan().select(names).head(num_rows).collect(engine="streaming")
+        return [text for column in texts.get_columns() for text in column.drop_nulls()]
+
     def products(self, table: pa.Table) -> list[Product]:
         """Turn rows into products with encoded pictures."""
         return [

@@ -79,10 +79,7 @@ def starting_encoders(request: PretrainRequest, table: LabelledTable | None) -> 
         tokenizer = load_tokenizer(encoder.location())
     else:
         assert table is not None
-        names = [table.columns.sources.get(source, source) for source in table.sources]
-        texts = table.scan().select(names).head(200_000).collect(engine="streaming")
-        lines = [text for column in texts.get_columns() for text in column.drop_nulls()]
-        tokenizer = build_tokenizer(lines, recipe.run.vocab_size)
+        tokenizer = build_tokenizer(table.first_texts(), recipe.run.vocab_size)
     return assemble_eclip(recipe.config(), tokenizer, random_init=request.random_init)
 
 

@@ -110,10 +110,7 @@ def _starting_model(request: TrainRequest, table: LabelledTable) -> ModelParts:
             return assemble_from_eclip(extractor_config(recipe), labels, load_eclip(folder))
     location = recipe.model.text_encoder.tokenizer_location()
     if location is None or request.random_init:
-        names = [table.columns.sources.get(source, source) for source in table.sources]
-        texts = table.scan().select(names).head(200_000).collect(engine="streaming")
-        lines = [text for column in texts.get_columns() for text in column.drop_nulls()]
-        tokenizer = build_tokenizer(lines, recipe.labels.vocab_size)
+        tokenizer = build_tokenizer(table.first_texts(), recipe.labels.vocab_size)
     else:
         tokenizer = load_tokenizer(location)
     return assemble(extractor_config(recipe), labels, tokenizer, random_init=request.random_init)
