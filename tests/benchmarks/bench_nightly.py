@@ -93,14 +93,16 @@ def write_catalogue(
 class Peak:
     """Summed proportional memory of this process and all below it, sampled in a thread.
 
-    `cpu_seconds`: what all of them have computed, Ray's own processes included. On a machine that
-    others use too, useful core seconds by this number says more than `efficiency`.
+    `cpu_seconds`: what all of them have computed, Ray's own processes included.
+    `others_share`: what part of the machine's core time everybody else took meanwhile. On a machine
+    that others use too, `efficiency` can at best be one minus this.
     """
 
     def __init__(self) -> None:
         self.bytes = 0
         self._cpu: dict[int, float] = {}
         self._cpu_before = 0.0
+        self._machine_before = _machine_seconds()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
@@ -133,6 +135,20 @@ class Peak:
         """Since the first sample."""
         return round(sum(self._cpu.values()) - self._cpu_before, 1)
 
+    @property
+    def others_share(self) -> float:
+        """Of all core seconds since the start, those that neither this tree used nor idled."""
+        busy, idle = np.subtract(_machine_seconds(), self._machine_before)
+        return round(max(0.0, busy - self.cpu_seconds) / (busy + idle), 3)
+
+
+def _machine_seconds() -> tuple[float, float]:
+    """Busy and idle core seconds of the whole machine since it started."""
+    line = Path("/proc/stat").read_text().splitlines()[0]
+    user, nice, system, idle, waiting, *rest = (int(word) for word in line.split()[1:9])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + sum(rest)) / ticks, (idle + waiting) / ticks
+
 
 def _pss(pid: int) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -151,7 +167,12 @@ def night(folder: Path, arguments: argparse.Namespace, *, name: str) -> dict:
         model = ModelFolder(arguments.model, num_threads=1)
     else:
         model = DictionarySource(cost=arguments.cost)
-    config = NightlyConfig.model_validate({"workers": {"model_workers": arguments.workers}})
+    config = NightlyConfig.model_validate(
+        {
+            "workers": {"model_workers": arguments.workers},
+            "gate": {"max_null_rate": 1.0},  # the pictures are noise and the texts drawn words
+        }
+    )
     started = time.monotonic()
     job = NightlyJob(model, Storage.of(folder / "out"), config)
     with Peak() as peak:
@@ -163,6 +184,7 @@ def night(folder: Path, arguments: argparse.Namespace, *, name: str) -> dict:
         wall_seconds=seconds,
         peak_pss_mb=round(peak.bytes / 1e6),
         cpu_seconds=peak.cpu_seconds,
+        others_share=peak.others_share,
     )
     return summary
 
