@@ -1,11 +1,13 @@
 """The extractor against the released pipeline, in one process, at equal values."""
 
-import torch
+from collections.abc import Callable
+
 from speed.agreement import agreement
 from speed.released import ReleasedPipeline
 from speed.report import Section
 from speed.timing import interleaved, median, ratio
 from speed.workbench import Subject, Workbench
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -60,25 +62,21 @@ def _compare(section: Section, subject: Subject, bench: Workbench) -> dict[str, 
     return figures
 
 
-def count_flops(call) -> float:
-    """Operations of one call; a multiply-add counts two. Fused LSTMs are added by hand."""
-    extra = 0
+def count_flops(call: Callable[[], object]) -> float:
+    """Operations of one call; a multiply-add counts two.
 
-    def count_lstm(module: torch.nn.LSTM, args: tuple, _: object) -> None:
-        nonlocal extra
-        rows = args[0].shape[0] * args[0].shape[1]
-        extra += 2 * rows * (module.weight_ih_l0.numel() + module.weight_hh_l0.numel())
+    torch's counter does not see inside nn.LSTM on a CPU: its products are added here.
+    """
+    recurrent = 0
 
-    hook = torch.nn.modules.module.register_module_forward_hook(
-        lambda module, args, out: (
-            count_lstm(module, args, out) if isinstance(module, torch.nn.LSTM) else None
-        )
-    )
-    # nn.LSTM itself runs outside the counter, which sees its parts on some builds only.
-    counter = FlopCounterMode(display=False)
-    with counter:
+    def count_lstm(module: nn.Module, args: tuple, _: object) -> None:
+        nonlocal recurrent
+        if isinstance(module, nn.LSTM):
+            places = args[0].shape[0] * args[0].shape[1]
+            recurrent += 2 * places * (module.weight_ih_l0.numel() + module.weight_hh_l0.numel())
+
+    hook = nn.modules.module.register_module_forward_hook(count_lstm)
+    with FlopCounterMode(display=False) as counter:
         call()
     hook.remove()
-    inside = counter.get_flop_counts().get("Global", {})
-    lstm = sum(flops for op, flops in inside.items() if "lstm" in str(op) or "rnn" in str(op))
-    return counter.get_total_flops() - lstm + extra
+    return counter.get_total_flops() + recurrent
