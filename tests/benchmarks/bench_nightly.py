@@ -3,6 +3,7 @@
 python tests/benchmarks/bench_nightly.py nights --rows 50000 --changed 0.01
 python tests/benchmarks/bench_nightly.py plan --ids 50000000
 python tests/benchmarks/bench_nightly.py memory --rows 20000
+python tests/benchmarks/bench_nightly.py efficiency --rows 10000 --model MODEL
 
 Prints one JSON object per measurement. The dictionary model of the tests stands in for a model
 unless --model names a directory; `--cost` gives each of its products a cost in seconds.
@@ -90,23 +91,26 @@ def write_catalogue(
         pq.write_table(table, folder / f"part-{file:04d}.parquet", row_group_size=1000)
 
 
-class Peak:
-    """Summed proportional memory of this process and all below it, sampled in a thread.
+class Watch:
+    """Core time and summed proportional memory of this process and all below it, sampled.
+
+    Reading the memory of large processes takes a tenth of a core: without it where time counts.
 
     `cpu_seconds`: what all of them have computed, Ray's own processes included.
     `others_share`: what part of the machine's core time everybody else took meanwhile. On a machine
     that others use too, `efficiency` can at best be one minus this.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory: bool = True) -> None:
         self.bytes = 0
+        self._memory = memory
         self._cpu: dict[int, float] = {}
         self._cpu_before = 0.0
         self._machine_before = _machine_seconds()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> "Peak":
+    def __enter__(self) -> "Watch":
         self._thread.start()
         return self
 
@@ -118,11 +122,11 @@ class Peak:
         import psutil
 
         me = psutil.Process()
-        while not self._stopped.wait(1.0):
+        while not self._stopped.wait(1.0 if self._memory else 5.0):
             total = 0
             for process in [me, *me.children(recursive=True)]:
                 try:
-                    total += _pss(process.pid)
+                    total += _pss(process.pid) if self._memory else 0
                     times = process.cpu_times()
                 except (OSError, psutil.Error):
                     continue
@@ -162,7 +166,7 @@ def say(name: str, summary: dict, **more: object) -> None:
     print(json.dumps({"night": name, **found, **more}), flush=True)
 
 
-def night(folder: Path, arguments: argparse.Namespace, *, name: str) -> dict:
+def night(folder: Path, arguments: argparse.Namespace, *, name: str, memory: bool = True) -> dict:
     if arguments.model:
         model = ModelFolder(arguments.model, num_threads=1)
     else:
@@ -175,16 +179,16 @@ def night(folder: Path, arguments: argparse.Namespace, *, name: str) -> dict:
     )
     started = time.monotonic()
     job = NightlyJob(model, Storage.of(folder / "out"), config)
-    with Peak() as peak:
+    with Watch(memory=memory) as watch:
         summary = job.run(NightlyRequest((str(folder / "in"),)))
     seconds = round(time.monotonic() - started, 1)
     say(
         name,
         summary,
         wall_seconds=seconds,
-        peak_pss_mb=round(peak.bytes / 1e6),
-        cpu_seconds=peak.cpu_seconds,
-        others_share=peak.others_share,
+        cpu_seconds=watch.cpu_seconds,
+        others_share=watch.others_share,
+        **({"peak_pss_mb": round(watch.bytes / 1e6)} if memory else {}),
     )
     return summary
 
@@ -211,6 +215,14 @@ def measure_memory(arguments: argparse.Namespace, folder: Path) -> None:
     night(folder, arguments, name=f"{arguments.rows} rows")
 
 
+def measure_efficiency(arguments: argparse.Namespace, folder: Path) -> None:
+    """One first night, timed without watching its memory."""
+    write_catalogue(
+        folder / "in", arguments.rows, side=arguments.side, files=max(1, arguments.rows // 5000)
+    )
+    night(folder, arguments, name=f"{arguments.rows} rows", memory=False)
+
+
 def measure_plan(arguments: argparse.Namespace, folder: Path) -> None:
     """Plan-only over synthetic ids (with a trusted column, so without texts and pictures)."""
     (folder / "in").mkdir()
@@ -225,21 +237,29 @@ def measure_plan(arguments: argparse.Namespace, folder: Path) -> None:
     job = NightlyJob(DictionarySource(uses_pictures=False), Storage.of(folder / "out"), config)
     for name in ("first plan", "second plan"):
         started = time.monotonic()
-        with Peak() as peak:
+        with Watch() as watch:
             plan = job.plan_only(NightlyRequest((str(folder / "in"),)))
         say(
             name,
             plan,
             rows_to_extract=plan["rows_to_extract"],
             wall_seconds=round(time.monotonic() - started, 1),
-            peak_pss_mb=round(peak.bytes / 1e6),
+            peak_pss_mb=round(watch.bytes / 1e6),
             max_rss_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
         )
 
 
+MEASURES = {
+    "nights": measure_nights,
+    "efficiency": measure_efficiency,
+    "memory": measure_memory,
+    "plan": measure_plan,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("nights", "memory", "plan"))
+    parser.add_argument("what", choices=list(MEASURES))
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--ids", type=int, default=50_000_000)
     parser.add_argument("--changed", type=float, default=0.01)
@@ -250,9 +270,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
-        {"nights": measure_nights, "memory": measure_memory, "plan": measure_plan}[arguments.what](
-            arguments, folder
-        )
+        MEASURES[arguments.what](arguments, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
