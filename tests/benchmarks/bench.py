@@ -26,7 +26,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE), os.environ.get
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from speed.report import Section, rounded  # noqa: E402
+from speed.report import rounded  # noqa: E402
 from speed.timing import machine  # noqa: E402
 from speed.workbench import FULL, QUICK, SMOKE, Workbench  # noqa: E402
 
@@ -40,6 +40,7 @@ SECTIONS = {
     "ablation": "speed.ablation",
     "scaling": "speed.scaling",
     "gpu": "speed.gpu",
+    "tries": "speed.tries",
 }
 HEADLINES = (
     "extract_vs_released",
@@ -65,28 +66,30 @@ def main() -> None:
     print(json.dumps(facts), flush=True)
     sizes = QUICK if options.quick else SMOKE if options.smoke else FULL
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    documents: dict[str, dict] = {}
     try:
-        found = measure(Workbench(sizes, folder, tiny=options.smoke), options.only)
+        bench = Workbench(sizes, folder, tiny=options.smoke)
+        for name in (name for name in SECTIONS if name in options.only):
+            documents[name] = measure(name, bench)
+            if options.out:  # after each section: a later one may take an hour
+                write(options.out, {"machine": facts, "sections": documents})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    documents = {name: section.document() for name, section in found.items()}
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        everything = rounded({"machine": facts, "sections": documents})
-        options.out.write_text(json.dumps(everything, indent=1) + "\n")
     print(json.dumps(rounded(headlines(documents))))
 
 
-def measure(bench: Workbench, names: list[str]) -> dict[str, Section]:
-    """Run sections one after the other, printing each when it is done."""
-    found = {}
-    for name in SECTIONS:
-        if name in names:
-            began = time.monotonic()
-            found[name] = importlib.import_module(SECTIONS[name]).run(bench)
-            seconds = time.monotonic() - began
-            print(f"{found[name].text()}\n   ({seconds:.0f} s)", flush=True)
-    return found
+def measure(name: str, bench: Workbench) -> dict:
+    """Run one section and print it."""
+    began = time.monotonic()
+    section = importlib.import_module(SECTIONS[name]).run(bench)
+    print(f"{section.text()}\n   ({time.monotonic() - began:.0f} s)", flush=True)
+    return section.document()
+
+
+def write(path: Path, everything: dict) -> None:
+    """All figures so far."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rounded(everything), indent=1) + "\n")
 
 
 def headlines(documents: dict[str, dict]) -> dict[str, object]:

@@ -9,11 +9,9 @@ import torch.nn.functional as F
 import torchcrf
 from PIL import Image
 from speed.catalogue import photo
-from speed.prepared import Item, Prepared, prepare
+from speed.prepared import COLUMNS, Item, Prepared, measure_item, prepare
 from speed.released import PLACES, plain_lstm, rows_in_order, turned_rows
 from speed.report import Section
-from speed.timing import interleaved, median, ratio
-from speed.tries import tries
 from speed.workbench import Workbench
 from torch import Tensor, nn
 
@@ -30,31 +28,19 @@ def run(bench: Workbench) -> Section:
     """Every row from one batch of the large model."""
     section = Section(
         f"What each optimisation is worth ({bench.large.name})",
-        ("optimisation", "without ms", "with ms", "times faster", "in use"),
+        COLUMNS,
     )
     with torch.inference_mode():
         prepared = prepare(bench.large, bench.sizes.part_products)
         items = [*text_items(prepared), *picture_items(prepared), *tag_items(prepared)]
         items += decode_items()
-        if bench.sizes.tries:
-            items += tries(prepared)
         for item in items:
-            _measure(section, item, bench.sizes.rounds)
+            measure_item(section, item, bench.sizes.rounds)
     section.notes.append(
         "ms per product (per picture for decoding); `in use`: whether the extractor does it on "
         "this machine"
     )
     return section
-
-
-def _measure(section: Section, item: Item, rounds: int) -> None:
-    times = interleaved({"without": item.without, "with": item.with_it}, rounds)
-    faster = ratio(times, "without", "with")
-    spent = [1e3 * median(times[name]) / item.count for name in ("without", "with")]
-    section.rows.append((item.name, *spent, faster, "yes" if item.used else "no"))
-    section.figures[item.name] = {"ms": spent, "times": faster, "in_use": item.used}
-    if item.note:
-        section.notes.append(f"{item.name}: {item.note}")
 
 
 def text_items(prepared: Prepared) -> list[Item]:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from speed.report import Section
+from speed.timing import interleaved, median, ratio
 from speed.workbench import Subject
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from ulsdram_core.pairs import predicted_pairs
 from ulsdram_core.range_policy import PairFeatures
 
 Call = Callable[[], object]
+COLUMNS = ("optimisation", "without ms", "with ms", "times faster", "in use")
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,14 @@ def prepare(subject: Subject, count: int) -> Prepared:
         mask,
         model.tagger(features, mask),
     )
+
+
+def measure_item(section: Section, item: Item, rounds: int) -> None:
+    """Add one row: both calls take turns."""
+    times = interleaved({"without": item.without, "with": item.with_it}, rounds)
+    faster = ratio(times, "without", "with")
+    spent = [1e3 * median(times[name]) / item.count for name in ("without", "with")]
+    section.rows.append((item.name, *spent, faster, "yes" if item.used else "no"))
+    section.figures[item.name] = {"ms": spent, "times": faster, "in_use": item.used}
+    if item.note:
+        section.notes.append(f"{item.name}: {item.note}")

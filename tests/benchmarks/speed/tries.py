@@ -5,11 +5,25 @@ import itertools
 from dataclasses import replace
 
 import torch
-from speed.prepared import Item, Prepared
+from speed.prepared import COLUMNS, Item, Prepared, measure_item, prepare
+from speed.report import Section
+from speed.workbench import Workbench
 from torch import Tensor, nn
 
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.image_encoder import ImageEncoder
+
+
+def run(bench: Workbench) -> Section:
+    """Compiling takes minutes: full benchmark only."""
+    section = Section(f"Not in use, tried ({bench.large.name})", COLUMNS)
+    if not bench.sizes.tries:
+        section.notes.append("belongs to the full benchmark")
+        return section
+    with torch.inference_mode():
+        for item in tries(prepare(bench.large, bench.sizes.part_products)):
+            measure_item(section, item, bench.sizes.rounds)
+    return section
 
 
 def tries(prepared: Prepared) -> list[Item]:
