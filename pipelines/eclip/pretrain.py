@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from pipelines.eclip.table import open_recipe_pairs
 from pipelines.labelled import LabelledTable
 from pipelines.recipe import dump_recipe
 from pipelines.storage import Storage
-from pipelines.train.runs import RunOptions, fingerprint_of, finished_summary, run_workers
+from pipelines.train.runs import (
+    RunOptions,
+    fingerprint_of,
+    finished_summary,
+    put_folder,
+    run_workers,
+)
 from pipelines.train.state import BEST
 from ulsdram_core.eclip.parts import EclipParts, assemble_eclip, load_eclip, save_eclip
 from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
@@ -53,7 +60,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
     connect_cluster()
     with tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
-        put_eclip(start, place, Path(scratch))
+        put_folder(partial(save_eclip, start), place, Path(scratch))
         checkpoint = _run_workers(request, tables, place, fingerprint)
         progress = read_progress(checkpoint)
         start.model.load_state_dict(load_file(checkpoint / BEST))
@@ -62,7 +69,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
         start.metrics = {"fingerprint": fingerprint, **summary}
         start.recipe = dump_recipe(request.recipe)
         start.card = pretrain_card(request.recipe, summary)
-        put_eclip(start, request.output.join("model"), Path(scratch))
+        put_folder(partial(save_eclip, start), request.output.join("model"), Path(scratch))
         place.delete()
     return summary
 
@@ -93,11 +100,11 @@ def pretrain_fingerprint(request: PretrainRequest, tables: dict[str, LabelledTab
 def _run_workers(
     request: PretrainRequest, tables: dict[str, LabelledTable], start: Storage, fingerprint: str
 ) -> Path:
-    recipe, output = request.recipe, request.output
+    recipe = request.recipe
     settings = PretrainSettings(
         recipe=recipe,
         start=start,
-        output=output,
+        output=request.output,
         train=tables["train"],
         valid=tables["valid"],
         num_threads=max(1, torch.get_num_threads() // request.num_workers),
@@ -109,9 +116,7 @@ def _run_workers(
         keep_decoded_mb=recipe.run.keep_decoded_mb,
         restart=request.restart,
     )
-    return run_workers(
-        pretrain_worker, settings, options, output=output, tables=tables, image=recipe.image
-    )
+    return run_workers(pretrain_worker, settings, options, image=recipe.image)
 
 
 def _summary(
@@ -166,14 +171,3 @@ counts as found); the weights are those of the best mean R@1, {summary["best_rec
 |{"---|" * len(columns)}
 {rows}
 """
-
-
-def put_eclip(parts: EclipParts, place: Storage, scratch: Path) -> None:
-    """Write a model directory anywhere; elsewhere than on this machine config.json comes last."""
-    if place.is_local:
-        save_eclip(parts, place.path)
-        return
-    folder = save_eclip(parts, scratch / "upload")
-    names = sorted(path.name for path in folder.iterdir())
-    for name in [*(n for n in names if n != "config.json"), "config.json"]:
-        place.join(name).write_bytes((folder / name).read_bytes())

@@ -4,7 +4,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from pipelines.eclip.pretrain_state import PretrainProgress, load_progress, save
 from pipelines.eclip.recipe import EclipRecipe
 from pipelines.eclip.table import pairs_of_rows
 from pipelines.labelled import LabelledTable
-from pipelines.storage import Storage
 from pipelines.train.log import TrainLog, clock
+from pipelines.train.rank import WorkerSettings, report, shard_tables
 from pipelines.train.state import state_of
 from ulsdram_core.eclip.dual_encoder import PairVectors
 from ulsdram_core.eclip.pairs import Pair, draw_streams, order_pairs
@@ -37,16 +36,7 @@ VALID_ROWS = 256
 LINE_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class PretrainSettings:
-    """What the driver hands to every worker; picklable."""
-
-    recipe: EclipRecipe
-    start: Storage
-    output: Storage
-    train: LabelledTable
-    valid: LabelledTable
-    num_threads: int
+PretrainSettings = WorkerSettings[EclipRecipe]
 
 
 def pretrain_worker(config: dict[str, Any]) -> None:
@@ -101,7 +91,7 @@ class PretrainWorker:
         progress = self.progress
         last_report = started = time.monotonic()
         pool_start = 0
-        for number, rows in enumerate(self._tables("train", self.settings.recipe.run.pool_pairs)):
+        for number, rows in enumerate(shard_tables("train", self.settings.recipe.run.pool_pairs)):
             if progress.epoch_rows < pool_start + rows.num_rows:
                 for batch in self._batches(rows, number, pool_start):
                     found = self._train(batch)
@@ -123,14 +113,8 @@ class PretrainWorker:
 
         Cut by rows, not by usable pairs, so that all workers take equally many steps.
         """
-        recipe, progress = self.settings.recipe, self.progress
-        pairs = pairs_of_rows(
-            rows,
-            self.settings.train,
-            self.text,
-            size=recipe.image.size,
-            catalog_column=recipe.catalog_column,
-        )
+        progress = self.progress
+        pairs = self._pairs(rows, self.settings.train)
         catalogs = [-1 - i if pair is None else pair.catalog for i, pair in enumerate(pairs)]
         chance = generator_of(self.config.seed, "order", progress.epoch, self.workers.rank, number)
         order = order_pairs(catalogs, chance, group=self.config.group)
@@ -139,6 +123,17 @@ class PretrainWorker:
             chosen = order[place : place + size]
             progress.epoch_rows += len(chosen)
             yield [pairs[i] for i in chosen]
+
+    def _pairs(self, rows: pa.Table, table: LabelledTable) -> list[Pair | None]:
+        """None for rows that cannot be used."""
+        recipe = self.settings.recipe
+        return pairs_of_rows(
+            rows,
+            table,
+            self.text,
+            size=recipe.image.size,
+            catalog_column=recipe.catalog_column,
+        )
 
     def _train(self, batch: list[Pair | None]) -> BatchLoss:
         progress = self.progress
@@ -189,26 +184,19 @@ class PretrainWorker:
 
     def _figures(self) -> dict[str, float]:
         """Validation figures, the same on all workers, each of which embeds its part."""
-        recipe = self.settings.recipe
         vectors: list[PairVectors] = []
         catalogs: list[int] = []
-        for number, rows in enumerate(self._tables("valid", VALID_ROWS)):
+        for number, rows in enumerate(shard_tables("valid", VALID_ROWS)):
             if number * VALID_ROWS >= self.config.valid_pairs:
                 break
             if number % self.workers.world != self.workers.rank:
                 continue
-            found = pairs_of_rows(
-                rows,
-                self.settings.valid,
-                self.text,
-                size=recipe.image.size,
-                catalog_column=recipe.catalog_column,
-            )
+            found = self._pairs(rows, self.settings.valid)
             pairs = [pair for pair in found if pair is not None]
             if pairs:
                 vectors.append(self._embed(pairs))
                 catalogs += [pair.catalog for pair in pairs]
-        empty = torch.zeros(0, recipe.model.dim)
+        empty = torch.zeros(0, self.settings.recipe.model.dim)
         texts = self._gather(torch.cat([empty, *(v.text_BE for v in vectors)]))
         pictures = self._gather(torch.cat([empty, *(v.picture_BE for v in vectors)]))
         numbers = self._gather(torch.tensor(catalogs, dtype=torch.long))
@@ -236,10 +224,6 @@ class PretrainWorker:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def _tables(self, name: str, rows: int) -> Iterator[pa.Table]:
-        shard = ray.train.get_dataset_shard(name)
-        yield from shard.iter_batches(batch_size=rows, batch_format="pyarrow", prefetch_batches=1)
-
     def _say(self, found: BatchLoss, last: float) -> float:
         now = time.monotonic()
         if self.workers.rank or now - last < LINE_SECONDS:
@@ -256,18 +240,16 @@ class PretrainWorker:
         return now
 
     def _report(self) -> None:
-        """Save a checkpoint; every rank reports, rank 0 brings the files."""
-        figures = {"step": self.progress.step, "best_recall": self.progress.best_recall}
-        if self.workers.rank:
-            ray.train.report(figures)
-            return
-        self.log.flush()
-        with tempfile.TemporaryDirectory() as folder:
-            save_progress(
-                Path(folder),
+        progress = self.progress
+        report(
+            {"step": progress.step, "best_recall": progress.best_recall},
+            rank=self.workers.rank,
+            log=self.log,
+            save=lambda folder: save_progress(
+                folder,
                 model=self.model,
                 best=self.best,
                 optimizer=self.step.optimizer,
-                progress=self.progress,
-            )
-            ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(folder))
+                progress=progress,
+            ),
+        )

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,15 @@ from pipelines.labelled import LabelledTable, check_texts, learn_labels, open_la
 from pipelines.recipe import Recipe, dump_recipe
 from pipelines.storage import Storage
 from pipelines.train.card import model_card
-from pipelines.train.runs import RunOptions, fingerprint_of, finished_summary, run_workers
+from pipelines.train.runs import (
+    RunOptions,
+    fingerprint_of,
+    finished_summary,
+    put_folder,
+    run_workers,
+)
 from pipelines.train.state import BEST, PROGRESS, Progress
-from pipelines.train.worker import WorkerSettings, train_worker
+from pipelines.train.worker import TrainSettings, train_worker
 from ulsdram_core.calibration import choose_thresholds
 from ulsdram_core.checkpoint import load_model, save_model
 from ulsdram_core.eclip.bridge import assemble_from_eclip
@@ -70,7 +77,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
     connect_cluster()
     with tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
-        put_model(start, place, Path(scratch))
+        put_folder(partial(save_model, start), place, Path(scratch))
         checkpoint = _run_workers(request, tables, place, fingerprint)
         parts, progress = _best_model(start, checkpoint)
         evaluation = _calibrate(parts, recipe, tables["valid"], Path(scratch))
@@ -79,7 +86,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
         parts.metrics = {"fingerprint": fingerprint, **summary}
         parts.recipe = dump_recipe(recipe)
         parts.card = model_card(parts, recipe, summary)
-        put_model(parts, request.output.join("model"), Path(scratch))
+        put_folder(partial(save_model, parts), request.output.join("model"), Path(scratch))
         place.delete()
     return summary
 
@@ -159,11 +166,11 @@ def _run_workers(
     start: Storage,
     fingerprint: str,
 ) -> Path:
-    recipe, output = request.recipe, request.output
-    settings = WorkerSettings(
+    recipe = request.recipe
+    settings = TrainSettings(
         recipe=recipe,
         start=start,
-        output=output,
+        output=request.output,
         train=tables["train"],
         valid=tables["valid"],
         num_threads=max(1, torch.get_num_threads() // request.num_workers),
@@ -175,9 +182,7 @@ def _run_workers(
         keep_decoded_mb=recipe.run.keep_decoded_mb,
         restart=request.restart,
     )
-    return run_workers(
-        train_worker, settings, options, output=output, tables=tables, image=recipe.image
-    )
+    return run_workers(train_worker, settings, options, image=recipe.image)
 
 
 def _best_model(parts: ModelParts, checkpoint: Path) -> tuple[ModelParts, Progress]:
@@ -231,17 +236,6 @@ def _summary(
         "calibration_error": evaluation.metrics.compute()["calibration"]["ece"],
         "workers": request.num_workers,
     }
-
-
-def put_model(parts: ModelParts, place: Storage, scratch: Path) -> None:
-    """Write a model directory anywhere; elsewhere than on this machine config.json comes last."""
-    if place.is_local:
-        save_model(parts, place.path)
-        return
-    folder = save_model(parts, scratch / "upload")
-    names = sorted(path.name for path in folder.iterdir())
-    for name in [*(n for n in names if n != "config.json"), "config.json"]:
-        place.join(name).write_bytes((folder / name).read_bytes())
 
 
 def with_target(recipe: Recipe, target_precision: float | None) -> Recipe:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ray.train.torch import TorchTrainer
 from pipelines.evaluate import decoded_dataset, kept_if_small
 from pipelines.labelled import LabelledTable
 from pipelines.storage import Storage
+from pipelines.train.rank import WorkerSettings
 from ulsdram_core.image import ImageConfig
 
 
@@ -55,15 +56,14 @@ class RunOptions:
 
 def run_workers(
     worker: Callable[[dict[str, Any]], None],
-    settings: object,
+    settings: WorkerSettings[Any],
     options: RunOptions,
     *,
-    output: Storage,
-    tables: Mapping[str, LabelledTable],
     image: ImageConfig | None,
 ) -> Path:
     """Run `worker` on the cluster over decoded tables; returns the last checkpoint's folder."""
-    checkpoints = output.join("checkpoints")
+    checkpoints = settings.output.join("checkpoints")
+    limit = options.keep_decoded_mb * 1_000_000
     name = f"run-{options.fingerprint}"
     if options.restart:
         checkpoints.join(name).delete()
@@ -81,8 +81,8 @@ def run_workers(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
         datasets={
-            split: _decoded(table, image, options.keep_decoded_mb * 1_000_000)
-            for split, table in tables.items()
+            "train": _decoded(settings.train, image, limit),
+            "valid": _decoded(settings.valid, image, limit),
         },
         # Validation is read whole by every worker, which scores its part: no row is lost to an
         # equal split. Order is kept so that a resumed run meets the same batches.
@@ -101,3 +101,14 @@ def _decoded(table: LabelledTable, image: ImageConfig | None, limit: int) -> ray
     side = image.size if image else 0
     num_bytes = table.num_rows * (3 * side**2 * max(1, len(table.picture_columns)) + 1000)
     return kept_if_small(decoded_dataset(table, image), num_bytes, limit)
+
+
+def put_folder(save: Callable[[Path], Path], place: Storage, scratch: Path) -> None:
+    """Write a model directory anywhere; elsewhere than on this machine config.json comes last."""
+    if place.is_local:
+        save(Path(place.path))
+        return
+    folder = save(scratch / "upload")
+    names = sorted(path.name for path in folder.iterdir())
+    for name in [*(n for n in names if n != "config.json"), "config.json"]:
+        place.join(name).write_bytes((folder / name).read_bytes())

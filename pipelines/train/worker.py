@@ -3,8 +3,6 @@
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ from ray.train.torch import get_device, prepare_model
 
 from pipelines.labelled import LabelledTable, products_with_pixels
 from pipelines.recipe import Recipe
-from pipelines.storage import Storage
 from pipelines.train.feed import Feed, FeedConfig
 from pipelines.train.log import TrainLog
+from pipelines.train.rank import WorkerSettings, report, shard_tables
 from pipelines.train.state import Progress, load_state, save_state, state_of
 from ulsdram_core.checkpoint import load_model
 from ulsdram_core.extractor import DecodedProduct, Extractor
@@ -34,22 +32,12 @@ VALID_BATCH = 256
 LINE_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
-    """What the driver hands to every worker; picklable."""
-
-    recipe: Recipe
-    start: Storage
-    """Model directory to start from; the same for all workers."""
-    output: Storage
-    train: LabelledTable
-    valid: LabelledTable
-    num_threads: int
+TrainSettings = WorkerSettings[Recipe]
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """Entry point of every worker."""
-    settings: WorkerSettings = config["settings"]
+    settings: TrainSettings = config["settings"]
     torch.set_num_threads(settings.num_threads)
     with settings.start.local_copy() as folder, tempfile.TemporaryDirectory() as scratch:
         Worker(settings, load_model(folder), Path(scratch)).run()
@@ -58,7 +46,7 @@ def train_worker(config: dict[str, Any]) -> None:
 class Worker:
     """One rank of a training run."""
 
-    def __init__(self, settings: WorkerSettings, parts: ModelParts, scratch: Path) -> None:
+    def __init__(self, settings: TrainSettings, parts: ModelParts, scratch: Path) -> None:
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.settings = settings
@@ -141,7 +129,7 @@ class Worker:
         self.parts.model.train()
         started = last_line = time.monotonic()
         steps = self.feed.steps(
-            self._pools("train", self.feed.config.pool_products),
+            shard_tables("train", self.feed.config.pool_products),
             epoch=progress.epoch,
             skip=progress.epoch_step,
         )
@@ -178,10 +166,6 @@ class Worker:
             },
         )
 
-    def _pools(self, name: str, rows: int) -> Iterator[pa.Table]:
-        shard = ray.train.get_dataset_shard(name)
-        yield from shard.iter_batches(batch_size=rows, batch_format="pyarrow", prefetch_batches=1)
-
     def _finish_epoch(self) -> None:
         progress = self.progress
         self.parts.model.eval()
@@ -211,7 +195,7 @@ class Worker:
         """Score the validation split; each worker takes every world-size-th batch."""
         extractor = Extractor(self.parts, device=self.device, precision=self.recipe.fit.precision)
         metrics = ExtractionMetrics()
-        for number, rows in enumerate(self._pools("valid", VALID_BATCH)):
+        for number, rows in enumerate(shard_tables("valid", VALID_BATCH)):
             if number % self.world == self.rank:
                 score_rows(rows, self.settings.valid, extractor, metrics)
         merged = self._merge(metrics)
@@ -233,21 +217,19 @@ class Worker:
         return merged
 
     def _report(self) -> None:
-        """Save a checkpoint; every rank reports, rank 0 brings the files."""
-        figures = {"step": self.progress.step, "best_f1": self.progress.best_f1}
-        if self.rank:
-            ray.train.report(figures)
-            return
-        self.log.flush()
-        with tempfile.TemporaryDirectory() as folder:
-            save_state(
-                Path(folder),
+        progress = self.progress
+        report(
+            {"step": progress.step, "best_f1": progress.best_f1},
+            rank=self.rank,
+            log=self.log,
+            save=lambda folder: save_state(
+                folder,
                 model=self.parts.model,
                 best=self.best,
                 optimizer=self.optimizer,
-                progress=self.progress,
-            )
-            ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(folder))
+                progress=progress,
+            ),
+        )
 
 
 def score_rows(
