@@ -49,8 +49,11 @@ def run_all(
     budget = _Budget(seconds)
     failures: dict[str, str] = {}
     finished = 0
-    runner = _in_turn if workers == 1 else _at_once
-    for plan, result in runner(plans, data, store, workers=workers, budget=budget):
+    if workers == 1:
+        done = _in_turn(plans, data, store, budget=budget)
+    else:
+        done = _at_once(plans, data, store, workers=workers, budget=budget)
+    for plan, result in done:
         finished += 1
         place = f"[{finished}/{len(plans)}] {plan.system} seed {plan.seed}"
         if isinstance(result, str):
@@ -84,10 +87,8 @@ def _in_turn(
     data: BenchmarkData,
     store: RunStore,
     *,
-    workers: int,
     budget: _Budget,
 ) -> Finished:
-    del workers
     for plan in plans:
         if not budget.allows_another():
             return
