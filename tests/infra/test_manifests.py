@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import ray
 import yaml
+from job_help import missing_options
 from kustomize import render
 from manifests import check, cluster_spec, pod_templates
 
@@ -185,7 +186,6 @@ def test_the_entrypoint_is_a_command_of_this_release(objects):
     words = pick(objects, "RayJob")["spec"]["entrypoint"].split()
     assert words[0] == "python"
     script = ROOT / words[1].removeprefix("/app/")
-    text = script.read_text()
-    assert all(f'"{word}"' in text for word in words[2:] if word.startswith("--"))
+    assert missing_options(script, words[2:]) == []
     settings = next(one for one in objects if one["metadata"]["name"] == "ulsdram-settings")
     assert {word[1:] for word in words if word.startswith("$")} <= settings["data"].keys()
