@@ -128,7 +128,7 @@ def parse_slices(pairs: Sequence[str]) -> dict[str, pl.Expr]:
             )
         try:
             found = eval(text, {"__builtins__": {}, "pl": pl, "col": pl.col})
-        except Exception as error:
+        except Exception as error:  # whatever the user's expression raises
             raise ValueError(f"--slice {pair!r} cannot be read: {error}") from error
         if not isinstance(found, pl.Expr):
             raise ValueError(f"--slice {pair!r}: expected a polars expression, found {found!r}")

@@ -13,14 +13,13 @@ from safetensors.torch import load_file
 
 from pipelines.cluster import connect_cluster
 from pipelines.eclip.pretrain_state import PretrainProgress, read_progress
-from pipelines.eclip.pretrain_worker import PretrainSettings, pretrain_worker
+from pipelines.eclip.pretrain_worker import pretrain_worker
 from pipelines.eclip.recipe import EclipRecipe
 from pipelines.eclip.table import open_recipe_pairs
 from pipelines.labelled import LabelledTable
 from pipelines.recipe import dump_recipe
 from pipelines.storage import Storage
 from pipelines.train.runs import (
-    RunOptions,
     fingerprint_of,
     finished_summary,
     put_folder,
@@ -61,7 +60,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
         put_folder(partial(save_eclip, start), place, Path(scratch))
-        checkpoint = _run_workers(request, tables, place, fingerprint)
+        checkpoint = run_workers(pretrain_worker, request, tables, place, fingerprint)
         progress = read_progress(checkpoint)
         start.model.load_state_dict(load_file(checkpoint / BEST))
         start.config = start.config.model_copy(update={"is_aligned": True})
@@ -95,28 +94,6 @@ def pretrain_fingerprint(request: PretrainRequest, tables: dict[str, LabelledTab
     start = request.init_from.uri if request.init_from else ""
     words = [start, request.num_workers, request.random_init]
     return fingerprint_of(dump_recipe(request.recipe), tables.values(), words)
-
-
-def _run_workers(
-    request: PretrainRequest, tables: dict[str, LabelledTable], start: Storage, fingerprint: str
-) -> Path:
-    recipe = request.recipe
-    settings = PretrainSettings(
-        recipe=recipe,
-        start=start,
-        output=request.output,
-        train=tables["train"],
-        valid=tables["valid"],
-        num_threads=max(1, torch.get_num_threads() // request.num_workers),
-    )
-    options = RunOptions(
-        fingerprint=fingerprint,
-        num_workers=request.num_workers,
-        max_failures=recipe.run.max_failures,
-        keep_decoded_mb=recipe.run.keep_decoded_mb,
-        restart=request.restart,
-    )
-    return run_workers(pretrain_worker, settings, options, image=recipe.image)
 
 
 def _summary(

@@ -119,7 +119,7 @@ class _Session:
         run = Run(night, folder, self._publisher(folder.run_id))
         try:
             return self._run(run)
-        except Exception as error:
+        except Exception as error:  # reported, whatever it is, and raised again
             self._report_failure(run, error)
             raise
 

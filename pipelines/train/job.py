@@ -21,14 +21,13 @@ from pipelines.recipe import Recipe, dump_recipe
 from pipelines.storage import Storage
 from pipelines.train.card import model_card
 from pipelines.train.runs import (
-    RunOptions,
     fingerprint_of,
     finished_summary,
     put_folder,
     run_workers,
 )
 from pipelines.train.state import BEST, PROGRESS, Progress
-from pipelines.train.worker import TrainSettings, train_worker
+from pipelines.train.worker import train_worker
 from ulsdram_core.calibration import choose_thresholds
 from ulsdram_core.checkpoint import load_model, save_model
 from ulsdram_core.eclip.bridge import assemble_from_eclip
@@ -78,7 +77,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
         put_folder(partial(save_model, start), place, Path(scratch))
-        checkpoint = _run_workers(request, tables, place, fingerprint)
+        checkpoint = run_workers(train_worker, request, tables, place, fingerprint)
         parts, progress = _best_model(start, checkpoint)
         evaluation = _calibrate(parts, recipe, tables["valid"], Path(scratch))
         summary = _summary(request, parts, progress, evaluation)
@@ -158,31 +157,6 @@ def run_fingerprint(request: TrainRequest, tables: Mapping[str, LabelledTable]) 
         tables.values(),
         [*words, request.num_workers, request.random_init],
     )
-
-
-def _run_workers(
-    request: TrainRequest,
-    tables: Mapping[str, LabelledTable],
-    start: Storage,
-    fingerprint: str,
-) -> Path:
-    recipe = request.recipe
-    settings = TrainSettings(
-        recipe=recipe,
-        start=start,
-        output=request.output,
-        train=tables["train"],
-        valid=tables["valid"],
-        num_threads=max(1, torch.get_num_threads() // request.num_workers),
-    )
-    options = RunOptions(
-        fingerprint=fingerprint,
-        num_workers=request.num_workers,
-        max_failures=recipe.run.max_failures,
-        keep_decoded_mb=recipe.run.keep_decoded_mb,
-        restart=request.restart,
-    )
-    return run_workers(train_worker, settings, options, image=recipe.image)
 
 
 def _best_model(parts: ModelParts, checkpoint: Path) -> tuple[ModelParts, Progress]:

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
+import torch
 from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -43,47 +43,86 @@ def finished_summary(output: Storage, fingerprint: str) -> dict[str, Any] | None
     return {**metrics, "already_trained": True}
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is started."""
+class Course(Protocol):
+    """What every recipe says of a run."""
 
-    fingerprint: str
-    num_workers: int
-    max_failures: int
-    keep_decoded_mb: int
-    restart: bool
+    @property
+    def max_failures(self) -> int:
+        """Worker failures survived."""
+
+    @property
+    def keep_decoded_mb(self) -> int:
+        """A split whose decoded pictures take no more is decoded once."""
+
+
+class RunRecipe(Protocol):
+    """What every recipe holds."""
+
+    @property
+    def run(self) -> Course:
+        """Course of the run."""
+
+    @property
+    def image(self) -> ImageConfig | None:
+        """How pictures are read."""
+
+
+class RunRequest(Protocol):
+    """What a user asked for, whatever is trained."""
+
+    @property
+    def recipe(self) -> RunRecipe:
+        """All settings."""
+
+    @property
+    def output(self) -> Storage:
+        """Where checkpoints and model go."""
+
+    @property
+    def num_workers(self) -> int:
+        """Ray Train workers."""
+
+    @property
+    def restart(self) -> bool:
+        """Forget an interrupted run."""
 
 
 def run_workers(
     worker: Callable[[dict[str, Any]], None],
-    settings: WorkerSettings[Any],
-    options: RunOptions,
-    *,
-    image: ImageConfig | None,
+    request: RunRequest,
+    tables: Mapping[str, LabelledTable],
+    start: Storage,
+    fingerprint: str,
 ) -> Path:
     """Run `worker` on the cluster over decoded tables; returns the last checkpoint's folder."""
-    checkpoints = settings.output.join("checkpoints")
-    limit = options.keep_decoded_mb * 1_000_000
-    name = f"run-{options.fingerprint}"
-    if options.restart:
+    recipe = request.recipe
+    settings: WorkerSettings[Any] = WorkerSettings(
+        recipe=recipe,
+        start=start,
+        output=request.output,
+        train=tables["train"],
+        valid=tables["valid"],
+        num_threads=max(1, torch.get_num_threads() // request.num_workers),
+    )
+    checkpoints = request.output.join("checkpoints")
+    limit = recipe.run.keep_decoded_mb * 1_000_000
+    name = f"run-{fingerprint}"
+    if request.restart:
         checkpoints.join(name).delete()
     # The cluster's GPUs count, not the driver's: a head often has none.
     use_gpu = ray.cluster_resources().get("GPU", 0) > 0
     trainer = TorchTrainer(
         worker,
         train_loop_config={"settings": settings},
-        scaling_config=ScalingConfig(num_workers=options.num_workers, use_gpu=use_gpu),
+        scaling_config=ScalingConfig(num_workers=request.num_workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=name,
             storage_path=checkpoints.path,
             storage_filesystem=checkpoints.arrow,
-            failure_config=FailureConfig(max_failures=options.max_failures),
+            failure_config=FailureConfig(max_failures=recipe.run.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
-        datasets={
-            "train": _decoded(settings.train, image, limit),
-            "valid": _decoded(settings.valid, image, limit),
-        },
+        datasets={split: _decoded(table, recipe.image, limit) for split, table in tables.items()},
         # Validation is read whole by every worker, which scores its part: no row is lost to an
         # equal split. Order is kept so that a resumed run meets the same batches.
         dataset_config=DataConfig(

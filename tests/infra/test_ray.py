@@ -17,6 +17,7 @@ import pytest
 import ray
 import yaml
 from ray._private.runtime_env.packaging import create_package
+from small_run import SMALL
 
 from pipelines.demo_tables import write_products, write_splits
 from pipelines.storage import Storage
@@ -29,14 +30,6 @@ RAY = Path(sys.executable).with_name("ray")
 CLUSTER = yaml.safe_load((FOLDER / "cluster.yaml").read_text())
 SCHEMA = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
 _log = logging.getLogger(__name__)
-SMALL = [
-    "--recipe=tiny",
-    "--set=model.text_encoder.hidden=32",
-    "--set=model.image_encoder.width=8",
-    "--set=image.size=32",
-    "--set=fit.epochs=1",
-    "--set=labels.vocab_size=500",
-]
 
 
 def test_the_launchers_file_fits_rays_own_schema():

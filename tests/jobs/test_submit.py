@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from small_run import SMALL
 
 from ulsdram_core.demo import DemoConfig, generate
 
@@ -123,16 +124,6 @@ def submit(arguments: list[str], environment: dict[str, str]) -> subprocess.Comp
             break
         time.sleep(5)
     return found
-
-
-SMALL = [
-    "--recipe=tiny",
-    "--set=model.text_encoder.hidden=32",
-    "--set=model.image_encoder.width=8",
-    "--set=image.size=32",
-    "--set=fit.epochs=1",
-    "--set=labels.vocab_size=500",
-]
 
 
 def test_mae_files_become_a_scored_model_through_job_submission(head, tmp_path):
