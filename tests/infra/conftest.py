@@ -1,6 +1,6 @@
-"""Helper modules of this folder and of the one above become importable."""
+"""Helper modules of this folder become importable."""
 
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HELPERS = str(Path(__file__).resolve().parent / "nightly")
-sys.path[:0] = [HELPERS, str(Path(__file__).resolve().parents[1])]
+sys.path.insert(0, HELPERS)
 os.environ["PYTHONPATH"] = os.pathsep.join(
     dict.fromkeys([HELPERS, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
 )

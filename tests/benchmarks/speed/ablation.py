@@ -91,11 +91,11 @@ def in_bf16(module: nn.Module, *inputs: Tensor) -> object:
 
 
 def picture_items(prepared: Prepared) -> list[Item]:
-    """Distinct pictures; memory format; number formats."""
+    """Distinct pictures; memory format; folded norms; number formats."""
     encoder, pixels = prepared.model.image_encoder, prepared.batch.pictures_K3SS
     count = len(pixels)
     distinct = pixels[: max(1, count - SHARED * count // 16)]
-    planar = planar_twin(encoder)
+    planar, folded = planar_twin(encoder), encoder.folded()
     return [
         Item(
             f"each distinct picture once ({SHARED} of 16 listings share one)",
@@ -107,6 +107,12 @@ def picture_items(prepared: Prepared) -> list[Item]:
             "pictures in channels_last",
             lambda: planar(pixels),
             lambda: encoder(pixels),
+            count,
+        ),
+        Item(
+            "batch norms folded into convolutions",
+            lambda: encoder(pixels),
+            lambda: folded(pixels),
             count,
         ),
         Item(

@@ -1,17 +1,15 @@
 """What the extractor does not do, measured once: it may pay on another machine."""
 
 import copy
-import itertools
 from dataclasses import replace
 
 import torch
 from speed.prepared import COLUMNS, Item, Prepared, measure_item, prepare
 from speed.report import Section
 from speed.workbench import Workbench
-from torch import Tensor, nn
+from torch import nn
 
 from ulsdram_core.extractor import Extractor
-from ulsdram_core.image_encoder import ImageEncoder
 
 
 def run(bench: Workbench) -> Section:
@@ -27,26 +25,17 @@ def run(bench: Workbench) -> Section:
 
 
 def tries(prepared: Prepared) -> list[Item]:
-    """Batch norms folded, torch.compile, int8."""
+    """torch.compile, int8."""
     encoder, pixels = prepared.model.image_encoder, prepared.batch.pictures_K3SS
     text, embedded, mask = (
         prepared.model.text_encoder,
         prepared.embedded,
         prepared.batch.piece_mask_BL,
     )
-    folded = folded_twin(encoder)
     int8 = torch.ao.quantization.quantize_dynamic(
         copy.deepcopy(text), {nn.Linear}, dtype=torch.qint8
     )
     items = [
-        Item(
-            "batch norms folded into convolutions",
-            lambda: encoder(pixels),
-            lambda: folded(pixels),
-            len(pixels),
-            used=False,
-            note=f"regions differ by {difference(encoder(pixels), folded(pixels)):.1e} relative",
-        ),
         Item(
             "text encoder with int8 weights (dynamic)",
             lambda: text(embedded, mask),
@@ -71,23 +60,6 @@ def tries(prepared: Prepared) -> list[Item]:
             )
         )
     return items
-
-
-def folded_twin(encoder: ImageEncoder) -> ImageEncoder:
-    """The encoder with every batch norm inside the convolution before it."""
-    twin = copy.deepcopy(encoder).eval()
-    for owner in list(twin.modules()):
-        children = list(owner.named_children())
-        for (name, layer), (norm_name, norm) in itertools.pairwise(children):
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(owner, name, nn.utils.fusion.fuse_conv_bn_eval(layer, norm))
-                setattr(owner, norm_name, nn.Identity())
-    return twin
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    """Relative, over all numbers."""
-    return float((a - b).norm() / a.norm())
 
 
 def int8_cost(prepared: Prepared, int8: nn.Module) -> str:

@@ -1,0 +1,56 @@
+"""A killed pre-training run, run again, is the run that was never killed."""
+
+import json
+import os
+import signal
+
+import pytest
+from killed_run import finish, losses, start, wait_for_step
+
+from pipelines.demo_tables import write_splits
+from pipelines.storage import Storage
+from ulsdram_core.demo import DemoConfig
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+SMALL = [
+    "model.text_encoder.hidden=32", "model.text_encoder.layers=1", "model.image_encoder.width=8",
+    "image.size=32", "pretrain.epochs=2", "pretrain.stream_pairs=8", "run.vocab_size=400",
+    "run.pool_pairs=40", "run.checkpoint_steps=2", "pretrain.growth.start_streams=1",
+    "pretrain.validations=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """Starts the run into a folder."""
+    data = tmp_path_factory.mktemp("pairs")
+    config = DemoConfig(num_products=120, picture_size=32, duplicates=0.4)
+    write_splits(config, Storage.of(data))
+    return lambda out: start("pretrain_eclip.py", "eclip_tiny", data, out, SMALL)
+
+
+@pytest.fixture(scope="module")
+def unbroken(command, tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken") / "out"
+    finish(command(out))
+    return losses(out)
+
+
+@pytest.mark.parametrize("step", [1, 6, 11])
+def test_a_killed_driver_is_continued(command, unbroken, tmp_path, step):
+    out = tmp_path / "out"
+    process = command(out)
+    wait_for_step(process, out, step)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(losses(out)) < len(unbroken)
+    finish(command(out))
+    assert losses(out) == pytest.approx(unbroken, abs=1e-4)
+    validations = [
+        json.loads(line)["step"]
+        for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        if json.loads(line)["kind"] == "epoch"
+    ]
+    assert validations == sorted(set(validations))
+    assert len(validations) == 4
