@@ -200,10 +200,13 @@ class _Loop:
         self._decoding: dict[Any, _Decoding] = {}
         self._ready: deque[tuple[Any, Chunk]] = deque()
         self._most_decoding = sizes.decode_workers
+        self._most_workers = sizes.model_workers
         self._failed_starts = 0
+        self._has_started = False
 
     def run(self, chunk: Chunk | None) -> None:
         """Work until nothing is left; `chunk` is the first one."""
+        self._fit_cluster()
         while True:
             while chunk is not None:
                 self._start_decoding(chunk)
@@ -239,7 +242,7 @@ class _Loop:
 
     def _fill_workers(self) -> None:
         """Hand ready batches to the actors that have least; replace actors that died."""
-        while len(self._workers) < self._sizes.model_workers and (self._ready or self._decoding):
+        while len(self._workers) < self._most_workers and (self._ready or self._decoding):
             actor = self._actor_class.remote(self._stages_ref)
             self._workers.append(_Worker(actor, actor.ready.remote()))
         while self._ready:
@@ -263,6 +266,8 @@ class _Loop:
         extracting = {ref: w for w in self._workers for ref in w.batches}
         refs = [*self._decoding, *starting, *extracting]
         done, _ = ray.wait(refs, num_returns=1, timeout=10)
+        if not done:
+            self._fit_cluster()
         for ref in done:
             if ref in self._decoding:
                 self._decoded(ref)
@@ -271,14 +276,34 @@ class _Loop:
             else:
                 self._extracted(extracting[ref], ref)
 
+    def _fit_cluster(self) -> None:
+        """Leave a place for decoding when actors ask for all there are, as after a node's loss."""
+        share = self._config.cpus_per_worker
+        alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+        places = sum(int(resources.get("CPU", 0.0) / share) for resources in alive)
+        self._most_workers = max(1, min(self._sizes.model_workers, places - 1))
+        idle = sorted(
+            (worker for worker in self._workers if not worker.batches),
+            key=lambda worker: worker.starting is None,  # those that wait for a place go first
+        )
+        surplus = max(0, len(self._workers) - self._most_workers)
+        for worker in idle[:surplus]:
+            _log.warning("the cluster has %d places: a model worker makes room", places)
+            self._workers.remove(worker)
+            ray.kill(worker.actor)
+
     def _started(self, worker: _Worker) -> None:
         try:
             ray.get(worker.starting)
             worker.starting = None
+            self._has_started = True
         except RayError as error:
             self._workers.remove(worker)
             self._failed_starts += 1
-            if self._failed_starts >= _START_ATTEMPTS:
+            if self._has_started:  # the model loads: it is the machine, as when a node is lost
+                self._waves.totals.worker_failures += 1
+                self._check_failures()
+            elif self._failed_starts >= _START_ATTEMPTS:
                 raise RunFailedError(f"no model worker could start: {error}") from error
 
     def _decoded(self, sign: Any) -> None:

@@ -59,6 +59,18 @@ def test_a_dead_actor_and_poison_rows_cost_nothing_else(run_night, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(300)
+def test_actors_for_every_place_leave_one_for_decoding(run_night, tmp_path):
+    """As when a node is lost and the others are full of models."""
+    lake = write_files(tmp_path / "in", products(300), files=4)
+    workers = {"model_workers": 4, "decode_workers": 2, "cpus_per_worker": 1.0}
+    assert (
+        run_night(lake, config=small_config(**RAY | {"workers": workers}))["rows_extracted"] == 300
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_model_that_cannot_load_fails_the_run(run_night, tmp_path):
     lake = write_files(tmp_path / "in", products(20))
     model = DictionarySource(loads=str(tmp_path / "missing" / "folder"))
