@@ -24,14 +24,15 @@ _STAGES = (
 class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's SAME padding: the odd pixel goes right and below."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         pads: list[int] = []
         for axis in (1, 0):  # F.pad wants the last axis first
             length, stride = input.shape[axis + 2], self.stride[axis]
             steps = math.ceil(length / stride) - 1
             total = max(steps * stride + self.kernel_size[axis] - length, 0)
             pads += [total // 2, total - total // 2]
-        return super().forward(F.pad(input, pads) if any(pads) else input)
+        padded = F.pad(input, pads) if any(pads) else input
+        return super()._conv_forward(padded, weight, bias)
 
 
 class ConvUnit(nn.Sequential):

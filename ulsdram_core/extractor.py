@@ -16,7 +16,6 @@ from ulsdram_core.checkpoint import load_model, save_model
 from ulsdram_core.decoding import decode_spans, merge_repeats, range_scores, spans_to_values
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import decode_picture
-from ulsdram_core.image_encoder import for_inference
 from ulsdram_core.model import ModelOutput
 from ulsdram_core.pairs import Pairs, above, predicted_pairs
 from ulsdram_core.parts import ExtractorConfig, ModelParts
@@ -65,7 +64,7 @@ class Extractor:
         self.parts = parts
         self.config: ExtractorConfig = parts.config
         self.labels = parts.labels
-        self.model = for_inference(parts.model.to(self.device))
+        self.model = parts.model.to(self.device).eval()
         self.text = TextProcessor(parts.tokenizer, parts.config.text)
         self.max_pieces = max_pieces
         self.max_windows = max_windows

@@ -4,22 +4,19 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 from ulsdram_core.errors import UlsdramError
+from ulsdram_core.folded_norm import fold_norms
 from ulsdram_core.image_backbone import build_backbone, known_architectures
 
 Triple = tuple[float, float, float]
-_Model = TypeVar("_Model", bound=nn.Module)
 
 _IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF: tuple[Triple, Triple] = ((0.5,) * 3, (0.5,) * 3)
@@ -107,7 +104,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         default_mean, default_std = _NORMALISATION.get(config.architecture, _IMAGENET)
         self.config = config
-        self.blocks = blocks
+        self.blocks = fold_norms(blocks)
         self.register_buffer("mean", _channels(config.mean or default_mean))
         self.register_buffer("std", _channels(config.std or default_std))
         if config.channels_last:
@@ -173,21 +170,6 @@ class ImageEncoder(nn.Module):
                 norm.running_var.clamp_(min=norm.running_var.mean())
         self.train(was_training)
 
-    def folded(self) -> ImageEncoder:
-        """Return a copy, for inference only, whose convolutions do their batch norms' work.
-
-        The same regions up to rounding; the norms' passes over memory are what is saved.
-        """
-        twin = copy.deepcopy(self).eval()
-        for owner in list(twin.modules()):
-            for (name, layer), (norm_name, norm) in itertools.pairwise(
-                list(owner.named_children())
-            ):
-                if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    setattr(owner, name, fuse_conv_bn_eval(layer, norm))
-                    setattr(owner, norm_name, nn.Identity())
-        return twin.requires_grad_(requires_grad=False)
-
     def _run(self, x_MCHW: Tensor) -> Tensor:
         if not (self.config.gradient_checkpointing and self.training and torch.is_grad_enabled()):
             return self.blocks(x_MCHW)
@@ -218,20 +200,6 @@ class ImageEncoder(nn.Module):
         _, dim, height, width = out.shape
         self._grids[size] = (height, width)
         return dim, height, width
-
-
-def for_inference(model: _Model) -> _Model:
-    """Return `model` in evaluation mode with its picture encoder folded.
-
-    All else is shared with `model`, which can be trained on and saved as before.
-    """
-    model.eval()
-    encoder = getattr(model, "image_encoder", None)
-    if encoder is None:
-        return model
-    view = copy.copy(model)
-    view._modules = {**model._modules, "image_encoder": encoder.folded()}
-    return view
 
 
 def _channels(values: Triple) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ulsdram_core.errors import CheckpointError, UlsdramError
 from ulsdram_core.image_backbone import known_architectures
-from ulsdram_core.image_encoder import ImageEncoder, ImageEncoderConfig, for_inference
+from ulsdram_core.image_encoder import ImageEncoder, ImageEncoderConfig
 
 # One of each family, the smallest: name, region width, grid side at 64 pixels.
 FAMILIES = [
@@ -203,36 +203,6 @@ def test_memory_format_changes_no_number():
     plain, last = (build("resnet18", channels_last=flag).eval() for flag in (False, True))
     assert torch.allclose(plain(pictures()), last(pictures()), rtol=1e-3, atol=1e-3)
     assert last.blocks[0].weight.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize(
-    "architecture",
-    ["tiny", "efficientnet_lite0", "resnet18", "mobilenet_v2", "mobilenet_v3_small", "densenet121",
-     "efficientnet_b0", "regnet_y_400mf", "shufflenet_v2_x0_5", "mnasnet0_5", "googlenet",
-     "vgg11_bn", "squeezenet1_1", "convnext_tiny"],
-)  # fmt: skip
-def test_folded_norms_change_nothing_but_rounding(architecture):
-    encoder = build(architecture).eval()
-    folded = encoder.folded()
-    expected, found = encoder(pictures()), folded(pictures())
-    assert float((found - expected).norm() / expected.norm()) < 1e-5
-    before = sum(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())
-    left = sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    # DenseNet normalises what several layers gave: those norms have no convolution before them.
-    assert left <= (before * 0.6 if architecture == "densenet121" else 0)
-
-
-def test_a_view_for_inference_shares_all_but_the_picture_encoder():
-    model = nn.Module()
-    model.image_encoder, model.other = build("tiny"), nn.Linear(2, 2)
-    view = for_inference(model)
-    assert view.other is model.other
-    assert view.image_encoder is not model.image_encoder
-    assert any(isinstance(module, nn.BatchNorm2d) for module in model.image_encoder.modules())
-    assert not view.training
-    model.train()
-    model.image_encoder(pictures()).sum().backward()
-    assert for_inference(nn.Linear(2, 2)).weight.shape == (2, 2)
 
 
 @pytest.mark.parametrize("architecture", ["tiny", "resnet18"])

@@ -15,7 +15,6 @@ from torch import Tensor
 from ulsdram_core.batch import Batch, Example, collate, length_batches
 from ulsdram_core.eclip.parts import EclipParts, load_eclip
 from ulsdram_core.extractor import DecodedProduct
-from ulsdram_core.image_encoder import for_inference
 from ulsdram_core.precision import PrecisionChoice, autocast, choose_device, choose_precision
 from ulsdram_core.text import TextError, TextProcessor, Window
 
@@ -50,7 +49,7 @@ class Embedder:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.parts = parts
-        self.model = for_inference(parts.model.to(self.device))
+        self.model = parts.model.to(self.device).eval()
         self.text = TextProcessor(parts.tokenizer, parts.config.text)
         self.max_rows = max_rows
         self.max_pieces = max_pieces
