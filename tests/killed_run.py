@@ -1,11 +1,15 @@
 """Training jobs in processes of their own, to be killed and run again."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pytest
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 
@@ -49,3 +53,16 @@ def wait_for_step(process: subprocess.Popen, out: Path, step: int) -> None:
         assert process.poll() is None, process.stderr.read()[-3000:]
         assert time.monotonic() < deadline, "the run does not get on"
         time.sleep(0.05)
+
+
+def kill_and_continue(
+    command: Callable[[Path], subprocess.Popen], out: Path, *, step: int, unbroken: dict[int, float]
+) -> None:
+    """Kill a run's driver after a step and start it again: its losses are the unbroken run's."""
+    process = command(out)
+    wait_for_step(process, out, step)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(losses(out)) < len(unbroken)
+    finish(command(out))
+    assert losses(out) == pytest.approx(unbroken, abs=1e-4)

@@ -13,6 +13,7 @@ import pytest
 from job_help import missing_options
 from shop import make_model
 
+from pipelines.analysis.request import QUERIES
 from pipelines.demo_tables import write_products
 from pipelines.storage import Storage
 from ulsdram_core.demo import DemoConfig, generate
@@ -57,6 +58,12 @@ def test_every_option_is_one_of_the_jobs(section, words):
             assert word in WORDS, f"{section}: {word}"
 
 
+def test_every_query_is_one_of_the_analysis():
+    asked = set(re.findall(r"--query ([\w-]+)", RUNBOOK))
+    assert asked
+    assert asked <= QUERIES.keys()
+
+
 def test_every_placeholder_is_explained():
     table = RUNBOOK.partition("\n## ")[0]
     assert all(f"`{word}`" in table for word in WORDS)
@@ -73,7 +80,7 @@ class Shop:
         self.recipe.write_text(
             'kind = "nightly"\nexecutor = "local"\nnum_buckets = 4\n'
             "[waves]\nrows = 20\n[gate]\nmin_rows = 10\nmax_null_rate = 1.0\n"
-            "max_attribute_drift = 0.5\nmax_quarantine_rate = 1.0\n"
+            "max_attribute_drift = 100.0\nmax_quarantine_rate = 1.0\n"
         )
         self.environment = {
             **os.environ,

@@ -1,11 +1,9 @@
 """A killed pre-training run, run again, is the run that was never killed."""
 
 import json
-import os
-import signal
 
 import pytest
-from killed_run import finish, losses, start, wait_for_step
+from killed_run import finish, kill_and_continue, losses, start
 
 from pipelines.demo_tables import write_splits
 from pipelines.storage import Storage
@@ -40,13 +38,7 @@ def unbroken(command, tmp_path_factory):
 @pytest.mark.parametrize("step", [1, 6, 11])
 def test_a_killed_driver_is_continued(command, unbroken, tmp_path, step):
     out = tmp_path / "out"
-    process = command(out)
-    wait_for_step(process, out, step)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert len(losses(out)) < len(unbroken)
-    finish(command(out))
-    assert losses(out) == pytest.approx(unbroken, abs=1e-4)
+    kill_and_continue(command, out, step=step, unbroken=unbroken)
     validations = [
         json.loads(line)["step"]
         for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from killed_run import finish, losses, start, wait_for_step
+from killed_run import finish, kill_and_continue, losses, start, wait_for_step
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -29,14 +29,7 @@ def unbroken(command, tmp_path_factory):
 @pytest.mark.parametrize("step", [1, 5, 9])
 def test_a_killed_driver_is_continued(command, unbroken, tmp_path, step):
     out = tmp_path / "out"
-    process = command(out)
-    wait_for_step(process, out, step)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = len(losses(out))
-    assert done < len(unbroken)
-    finish(command(out))
-    assert losses(out) == pytest.approx(unbroken, abs=1e-4)
+    kill_and_continue(command, out, step=step, unbroken=unbroken)
     stored = json.loads((out / "model" / "metrics.json").read_text(encoding="utf-8"))
     assert stored["steps"] == len(unbroken)
 
