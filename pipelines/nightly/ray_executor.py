@@ -7,6 +7,7 @@ hands of a worker that died, and must see every result exactly once. Nothing is 
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ from ulsdram_core.reasons import Reason
 _log = logging.getLogger(__name__)
 _MAP_RETRIES = 3
 _START_ATTEMPTS = 3
+_IDLE_SECONDS = 10.0
+_PATIENCE_SECONDS = 300.0
+_LOOK_SECONDS = 30.0
 
 
 class WorkerConfig(BaseModel):
@@ -161,6 +165,12 @@ def _result(ref: Any) -> Any:
         return WorkerDiedError(f"{type(error).__name__}: {error}"[:300])
 
 
+def _places(share: float) -> int:
+    """How many workers of this CPU share the nodes that are up can hold."""
+    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return sum(int(resources.get("CPU", 0.0) / share) for resources in alive)
+
+
 @dataclass(slots=True)
 class _Worker:
     actor: Any
@@ -201,12 +211,13 @@ class _Loop:
         self._ready: deque[tuple[Any, Chunk]] = deque()
         self._most_decoding = sizes.decode_workers
         self._most_workers = sizes.model_workers
+        self._known_places = _places(config.cpus_per_worker)
+        self._last_moved = self._looked = time.monotonic()
         self._failed_starts = 0
         self._has_started = False
 
     def run(self, chunk: Chunk | None) -> None:
         """Work until nothing is left; `chunk` is the first one."""
-        self._fit_cluster()
         while True:
             while chunk is not None:
                 self._start_decoding(chunk)
@@ -242,6 +253,7 @@ class _Loop:
 
     def _fill_workers(self) -> None:
         """Hand ready batches to the actors that have least; replace actors that died."""
+        self._grow_again()
         while len(self._workers) < self._most_workers and (self._ready or self._decoding):
             actor = self._actor_class.remote(self._stages_ref)
             self._workers.append(_Worker(actor, actor.ready.remote()))
@@ -265,9 +277,11 @@ class _Loop:
         starting = {w.starting: w for w in self._workers if w.starting is not None}
         extracting = {ref: w for w in self._workers for ref in w.batches}
         refs = [*self._decoding, *starting, *extracting]
-        done, _ = ray.wait(refs, num_returns=1, timeout=10)
-        if not done:
-            self._fit_cluster()
+        done, _ = ray.wait(refs, num_returns=1, timeout=_IDLE_SECONDS)
+        if done:
+            self._last_moved = time.monotonic()
+        elif self._is_starved():
+            self._make_room()
         for ref in done:
             if ref in self._decoding:
                 self._decoded(ref)
@@ -276,11 +290,20 @@ class _Loop:
             else:
                 self._extracted(extracting[ref], ref)
 
-    def _fit_cluster(self) -> None:
-        """Leave a place for decoding when actors ask for all there are, as after a node's loss."""
-        share = self._config.cpus_per_worker
-        alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-        places = sum(int(resources.get("CPU", 0.0) / share) for resources in alive)
+    def _is_starved(self) -> bool:
+        """Whether models that are up have nothing to do, for decoding gets no place."""
+        is_up = any(worker.starting is None for worker in self._workers)
+        return bool(self._decoding) and is_up and not (self._ready or self._num_extracting())
+
+    def _make_room(self) -> None:
+        """Leave a place for decoding where actors ask for all there are, as after a node's loss.
+
+        Without a loss only after a long wait: a cluster that grows on demand may be growing.
+        """
+        places = _places(self._config.cpus_per_worker)
+        waited = time.monotonic() - self._last_moved
+        if places >= self._known_places and waited < _PATIENCE_SECONDS:
+            return
         self._most_workers = max(1, min(self._sizes.model_workers, places - 1))
         idle = sorted(
             (worker for worker in self._workers if not worker.batches),
@@ -291,6 +314,16 @@ class _Loop:
             _log.warning("the cluster has %d places: a model worker makes room", places)
             self._workers.remove(worker)
             ray.kill(worker.actor)
+
+    def _grow_again(self) -> None:
+        """Use the places of nodes that came (back)."""
+        now = time.monotonic()
+        if self._most_workers < self._sizes.model_workers and now - self._looked > _LOOK_SECONDS:
+            self._looked = now
+            places = _places(self._config.cpus_per_worker)
+            self._known_places = max(self._known_places, places)
+            grown = min(self._sizes.model_workers, places - 1)
+            self._most_workers = max(self._most_workers, grown)
 
     def _started(self, worker: _Worker) -> None:
         try:

@@ -14,6 +14,7 @@ from shop_catalogue import (
 )
 
 from pipelines.command import RunFailedError
+from pipelines.nightly import ray_executor
 from pipelines.nightly.ray_executor import PoolSizes, WorkerConfig, pool_sizes
 from pipelines.storage import Storage
 
@@ -60,8 +61,10 @@ def test_a_dead_actor_and_poison_rows_cost_nothing_else(run_night, tmp_path):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(300)
-def test_actors_for_every_place_leave_one_for_decoding(run_night, tmp_path):
+def test_actors_for_every_place_leave_one_for_decoding(run_night, tmp_path, monkeypatch):
     """As when a node is lost and the others are full of models."""
+    monkeypatch.setattr(ray_executor, "_IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(ray_executor, "_PATIENCE_SECONDS", 2.0)
     lake = write_files(tmp_path / "in", products(300), files=4)
     workers = {"model_workers": 4, "decode_workers": 2, "cpus_per_worker": 1.0}
     assert (
