@@ -1,4 +1,4 @@
-"""The options of a training run that ends in seconds."""
+"""The options of training runs that end in seconds."""
 
 SMALL = [
     "--recipe=tiny",
@@ -8,3 +8,11 @@ SMALL = [
     "--set=fit.epochs=1",
     "--set=labels.vocab_size=500",
 ]
+
+# --set values of a pre-training run that ends in seconds.
+SMALL_PRETRAINING = [
+    "model.text_encoder.hidden=32", "model.text_encoder.layers=1", "model.image_encoder.width=8",
+    "image.size=32", "pretrain.epochs=2", "pretrain.stream_pairs=16", "run.vocab_size=400",
+    "run.pool_pairs=40", "run.checkpoint_steps=2", "pretrain.growth.start_streams=2",
+    "pretrain.validations=2",
+]  # fmt: skip

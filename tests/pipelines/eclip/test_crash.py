@@ -4,6 +4,7 @@ import json
 
 import pytest
 from killed_run import finish, kill_and_continue, losses, start
+from small_run import SMALL_PRETRAINING
 
 from pipelines.demo_tables import write_splits
 from pipelines.storage import Storage
@@ -11,12 +12,8 @@ from ulsdram_core.demo import DemoConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-SMALL = [
-    "model.text_encoder.hidden=32", "model.text_encoder.layers=1", "model.image_encoder.width=8",
-    "image.size=32", "pretrain.epochs=2", "pretrain.stream_pairs=8", "run.vocab_size=400",
-    "run.pool_pairs=40", "run.checkpoint_steps=2", "pretrain.growth.start_streams=1",
-    "pretrain.validations=2",
-]  # fmt: skip
+# One small stream a batch, for more steps to be killed at.
+SETTINGS = [*SMALL_PRETRAINING, "pretrain.stream_pairs=8", "pretrain.growth.start_streams=1"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +22,7 @@ def command(tmp_path_factory):
     data = tmp_path_factory.mktemp("pairs")
     config = DemoConfig(num_products=120, picture_size=32, duplicates=0.4)
     write_splits(config, Storage.of(data))
-    return lambda out: start("pretrain_eclip.py", "eclip_tiny", data, out, SMALL)
+    return lambda out: start("pretrain_eclip.py", "eclip_tiny", data, out, SETTINGS)
 
 
 @pytest.fixture(scope="module")

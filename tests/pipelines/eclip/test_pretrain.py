@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from small_run import SMALL_PRETRAINING as SMALL
 
 from pipelines.demo_tables import write_splits
 from pipelines.eclip.pretrain import PretrainRequest, pretrain, starting_encoders
@@ -17,13 +18,6 @@ from ulsdram_core.eclip.parts import load_eclip
 from ulsdram_core.eclip.pretraining import build_step
 from ulsdram_core.eclip.streams import MultiStream
 from ulsdram_core.text import TextProcessor
-
-SMALL = [
-    "model.text_encoder.hidden=32", "model.text_encoder.layers=1", "model.image_encoder.width=8",
-    "image.size=32", "pretrain.epochs=2", "pretrain.stream_pairs=16", "run.vocab_size=400",
-    "run.pool_pairs=40", "run.checkpoint_steps=2", "pretrain.growth.start_streams=2",
-    "pretrain.validations=2",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
