@@ -161,6 +161,20 @@ def test_a_picture_does_not_depend_on_its_batch(resnet):
         assert torch.allclose(resnet(x)[1:2], resnet(x[1:2]), atol=1e-4)
 
 
+@pytest.mark.parametrize("architecture", ["tiny", "mobilenet_v2", "convnext_tiny", "densenet121"])
+def test_few_pictures_at_once_change_no_number(architecture, monkeypatch):
+    encoder = ImageEncoderConfig(architecture=architecture, width=8).build(size=64).eval()
+    pictures = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    whole = encoder(pictures).detach()  # with gradients: all pictures at once
+    monkeypatch.setattr("ulsdram_core.image_encoder._CACHED_BYTES", 1)
+    calls = []
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda *shown: calls.append(len(shown[-1])))
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(pictures), whole)
+    assert 1 in calls
+
+
 @pytest.mark.parametrize("is_pretrained", [True, False])
 def test_frozen_batch_norms_survive_training(tmp_path, is_pretrained):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pt")
