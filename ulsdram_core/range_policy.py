@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ulsdram_core.pair_projection import PairProjection
 from ulsdram_core.precision import full_precision
 from ulsdram_core.recurrent_encoder import StackedBiLstm, final_states
 
@@ -28,25 +29,27 @@ class PairFeatures:
     guide_NH: Tensor | None = None
     """With it g = scale * guide, the attribute's own vector (SUOpenTag)."""
 
-    def project(self, weight_KH2: Tensor, bias_K: Tensor) -> Tensor:
-        """Return W [f ; g] + b, [N, U, K].
+    def projection(self, weight_KH2: Tensor, bias_K: Tensor) -> PairProjection:
+        """Return W [f ; g] + b.
 
         W1 f and W2 f are computed once per window and shared by all its pairs.
         """
         hidden = self.base_BUH.shape[-1]
         first_BUK = F.linear(self.base_BUH, weight_KH2[:, :hidden], bias_K)
-        if self.scale_NU is not None and self.guide_NH is not None:
-            second_NK = F.linear(self.guide_NH, weight_KH2[:, hidden:])
-            scale = self.scale_NU[..., None]
-            return torch.addcmul(first_BUK[self.window_N], scale, second_NK[:, None])
+        weight_KH = weight_KH2[:, hidden:]
+        every = torch.arange(len(self.window_N), device=self.window_N.device)
+        if self.guide_NH is not None:
+            second_N1K = F.linear(self.guide_NH, weight_KH)[:, None]
+            return PairProjection(first_BUK, self.window_N, second_N1K, every, self.scale_NU)
         if self.scale_NU is not None:
-            second_BUK = F.linear(self.base_BUH, weight_KH2[:, hidden:])
-            scale = self.scale_NU[..., None]
-            return torch.addcmul(first_BUK[self.window_N], scale, second_BUK[self.window_N])
-        first_NUK = first_BUK[self.window_N]
-        if self.second_NUH is None:
-            return first_NUK
-        return first_NUK + F.linear(self.second_NUH, weight_KH2[:, hidden:])
+            second_BUK = F.linear(self.base_BUH, weight_KH)
+            return PairProjection(
+                first_BUK, self.window_N, second_BUK, self.window_N, self.scale_NU
+            )
+        if self.second_NUH is not None:
+            second_NUK = F.linear(self.second_NUH, weight_KH)
+            return PairProjection(first_BUK, self.window_N, second_NUK, every)
+        return PairProjection(first_BUK, self.window_N)
 
     def rows(self, part: slice) -> "PairFeatures":
         """Return the features of some of the pairs, with only the windows they need."""

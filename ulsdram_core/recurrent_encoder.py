@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ulsdram_core.bilstm import BiLstm
+from ulsdram_core.pair_projection import PairProjection
 
 
 def final_states(states_BLH: Tensor, mask_BL: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ class StackedBiLstm(nn.Module):
     def forward(self, x_BLE: Tensor, mask_BL: Tensor) -> Tensor:
         """Return states [B, L, H]; zeros at padding."""
         gates_BLG = nn.functional.linear(x_BLE, self.lstm.weight_input, self.lstm.bias)
-        return self.lstm(gates_BLG, mask_BL.sum(1)).to(x_BLE.dtype)
+        return self.lstm(PairProjection.of(gates_BLG), mask_BL.sum(1)).to(x_BLE.dtype)
 
 
 class RecurrentEncoder(nn.Module):

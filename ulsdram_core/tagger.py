@@ -15,9 +15,9 @@ from ulsdram_core.crf import CRF, TagSpans
 from ulsdram_core.precision import full_precision
 from ulsdram_core.range_policy import PairFeatures
 
-# Gate activations held at once when extracting: an unsure head may put 64 attributes of each
-# window in the range.
-MAX_GATES = 2**26
+# LSTM states held at once when extracting: an unsure head may put 64 attributes of each window in
+# the range.
+MAX_STATES = 2**25
 
 
 class TaggerConfig(BaseModel):
@@ -88,7 +88,8 @@ class Tagger(nn.Module):
     def forward(self, features: PairFeatures, mask_NU: Tensor) -> Tensor:
         """Return tag scores [N, U, T] in fp32."""
         if self.lstm is None:
-            emissions_NUT = features.project(self.score.weight, self.score.bias).float()
+            scores = features.projection(self.score.weight, self.score.bias)
+            emissions_NUT = scores.dense().float()
         else:
             emissions_NUT = self._decode_features(features, mask_NU)
         if not torch.is_grad_enabled():
@@ -102,13 +103,13 @@ class Tagger(nn.Module):
         num_rows, num_units = mask_NU.shape
         size = max(1, num_rows)
         if not torch.is_grad_enabled():
-            size = max(1, MAX_GATES // max(1, num_units * len(self.lstm.bias)))
+            size = max(1, MAX_STATES // max(1, 2 * num_units * self.lstm.hidden))
         parts = []
         for start in range(0, max(1, num_rows), size):
             rows = slice(start, start + size)
             some = features if size >= num_rows else features.rows(rows)
-            gates_NUG = some.project(self.lstm.weight_input, self.lstm.bias)
-            hidden_NUH = self.lstm(gates_NUG, mask_NU[rows].sum(1))
+            gates = some.projection(self.lstm.weight_input, self.lstm.bias)
+            hidden_NUH = self.lstm(gates, mask_NU[rows].sum(1))
             with full_precision(mask_NU.device):
                 parts.append(self.score(self.dropout(hidden_NUH.float())))
         return torch.cat(parts)

@@ -45,13 +45,13 @@ def test_projection_equals_the_concatenation(guided):
     weight, bias = torch.randn(7, 2 * H), torch.randn(7)
     assert found.width == concatenated.shape[-1]
     wanted = concatenated @ weight.T + bias
-    assert_close(found.project(weight, bias), wanted, rtol=1e-5, atol=1e-5)
+    assert_close(found.projection(weight, bias).dense(), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_some_rows_equal_all_rows(guided):
     found, concatenated = guided
     weight, bias = torch.randn(7, 2 * H), torch.randn(7)
-    some = found.rows(slice(2, 5)).project(weight, bias)
+    some = found.rows(slice(2, 5)).projection(weight, bias).dense()
     assert_close(some, (concatenated @ weight.T + bias)[2:5], rtol=1e-5, atol=1e-5)
 
 
@@ -59,7 +59,7 @@ def test_without_guidance_the_feature_alone_is_projected(features):
     plain = PairFeatures(features, torch.arange(B))
     weight, bias = torch.randn(7, H), torch.randn(7)
     assert plain.width == H
-    assert_close(plain.project(weight, bias), features @ weight.T + bias)
+    assert_close(plain.projection(weight, bias).dense(), features @ weight.T + bias)
 
 
 def test_dynet_gradients_reach_only_the_attributes_in_the_range(features):
@@ -81,7 +81,7 @@ def test_no_pairs(features):
     for kind in ("prototype", "dynet"):
         policy = RangePolicyConfig(kind=kind).build(C, H)
         found = policy(features, none, none)
-        assert found.project(torch.randn(7, 2 * H), torch.randn(7)).shape == (0, U, 7)
+        assert found.projection(torch.randn(7, 2 * H), torch.randn(7)).dense().shape == (0, U, 7)
 
 
 def test_prototypes_start_as_standard_normal():

@@ -32,14 +32,14 @@ def test_guides_by_the_cosine_times_the_attributes_vector():
     features, names = torch.randn(2, 3, 4), torch.randn(2, 4)
     pairs = (torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1]))
     weight, bias = torch.randn(5, 8), torch.randn(5)
-    found = policy(features, *pairs, names).project(weight, bias)
+    found = policy(features, *pairs, names).projection(weight, bias).dense()
     for row, (window, attribute) in enumerate(zip(*pairs, strict=True)):
         a = names[attribute]
         for unit, h in enumerate(features[window]):
             cosine = h @ a / (h.norm() * a.norm())
             assert_close(found[row, unit], weight @ torch.cat([h, cosine * a]) + bias)
     part = policy(features, *pairs, names).rows(slice(1, 3))
-    assert_close(part.project(weight, bias), found[1:])
+    assert_close(part.projection(weight, bias).dense(), found[1:])
 
 
 @torch.no_grad()

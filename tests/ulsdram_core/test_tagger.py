@@ -116,7 +116,7 @@ def test_extraction_works_in_pieces_of_bounded_memory(monkeypatch):
     window = torch.tensor([0, 0, 1, 2, 2, 3, 3])
     mask = torch.arange(UNITS)[None] < torch.tensor([5, 5, 2, 4, 4, 1, 1])[:, None]
     whole = tagger(PairFeatures(base, window), mask)
-    monkeypatch.setattr(tagger_module, "MAX_GATES", 2 * UNITS * len(tagger.lstm.bias))
+    monkeypatch.setattr(tagger_module, "MAX_STATES", 2 * UNITS * 2 * tagger.lstm.hidden)
     pieces = tagger(PairFeatures(base, window), mask)
     assert_close(pieces, whole, rtol=1e-6, atol=1e-6)
 

@@ -154,7 +154,7 @@ def tag_items(prepared: Prepared) -> list[Item]:
     model, count = prepared.model, prepared.batch.num_windows
     lstm, features, mask = model.tagger.lstm, prepared.features, prepared.mask_NU
     lengths = mask.sum(1)
-    gates = features.project(lstm.weight_input, lstm.bias)
+    gates = features.projection(lstm.weight_input, lstm.bias)
     ours, theirs = model.tagger.tags, torchcrf.CRF(3, batch_first=True)
     theirs.load_state_dict(ours.state_dict())
     emissions = prepared.emissions
@@ -170,25 +170,25 @@ def tag_items(prepared: Prepared) -> list[Item]:
         Item(
             "factorised guidance: W1 f + s W2 f",
             lambda: F.linear(joined(), lstm.weight_input, lstm.bias),
-            lambda: features.project(lstm.weight_input, lstm.bias),
+            lambda: features.projection(lstm.weight_input, lstm.bias).dense(),
             count,
             note=note,
         ),
         Item(
             "our BiLSTM, guidance included, against nn.LSTM packed to true lengths",
             lambda: plain.packed(joined(), lengths),
-            lambda: lstm(features.project(lstm.weight_input, lstm.bias), lengths),
+            lambda: lstm(features.projection(lstm.weight_input, lstm.bias), lengths),
             count,
         ),
         Item(
             "the same, against nn.LSTM padded to 128",
             lambda: plain.padded(F.pad(joined(), (0, 0, 0, PLACES - mask.shape[1])), padded_mask),
-            lambda: lstm(features.project(lstm.weight_input, lstm.bias), lengths),
+            lambda: lstm(features.projection(lstm.weight_input, lstm.bias), lengths),
             count,
         ),
         Item(
             "both directions in one product, the recurrence alone",
-            lambda: recur_apart(prepared, gates),
+            lambda: recur_apart(prepared, gates.dense()),
             lambda: lstm(gates, lengths),
             count,
         ),
