@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedTokenizerFast
 
-from ulsdram_core.batch import Batch, Example, collate
+from ulsdram_core.batch import Example, collate
+from ulsdram_core.hiding import Hiding
 from ulsdram_core.losses import ExtractionLoss, LossConfig
 from ulsdram_core.optim import OptimConfig
 from ulsdram_core.parts import ModelParts
@@ -33,10 +35,21 @@ class FitConfig(BaseModel):
         description="share of pictures hidden in training, so that products "
         "without one are nothing new",
     )
+    unit_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of words hidden in training, so that values never seen are told by "
+        "what stands around them",
+    )
     seed: int = Field(0, ge=0, description="seed of initialisation, order and dropout")
     precision: PrecisionChoice = Field("auto", description="auto: bf16 where it is fast")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="optimiser")
     loss: LossConfig = Field(default_factory=LossConfig, description="loss weights")
+
+    def hiding(self, tokenizer: PreTrainedTokenizerFast) -> Hiding:
+        """Return what hides pictures and units of texts cut by `tokenizer`."""
+        return Hiding.of(self.picture_dropout, self.unit_dropout, tokenizer)
 
 
 @dataclass(frozen=True)
@@ -45,13 +58,6 @@ class Epoch:
 
     number: int
     loss: float
-
-
-def drop_pictures(batch: Batch, share: float, generator: torch.Generator) -> Batch:
-    """Hide a random share of the batch's pictures."""
-    if not share or not len(batch.picture_M):
-        return batch
-    return batch.without_pictures(torch.rand(len(batch.picture_M), generator=generator) < share)
 
 
 def length_sorted_batches(
@@ -90,6 +96,7 @@ def fit(
         precision=choose_precision(config.precision, device),
     )
     size = parts.config.image.size if parts.config.image else 1
+    hide = config.hiding(parts.tokenizer)
     lengths = [len(example.window.piece_ids) for example in examples]
     for number in range(1, config.epochs + 1):
         model.train()
@@ -99,8 +106,7 @@ def fit(
             chance = generator_of(config.seed, "chance", number, place)
             torch.manual_seed(chance.initial_seed())
             batch = collate([examples[i] for i in indices], picture_size=size)
-            batch = drop_pictures(batch, config.picture_dropout, chance)
-            results.append(step([batch.to(device)]))
+            results.append(step([hide(batch, chance).to(device)]))
         model.eval()
         loss = sum(r.loss * r.num_terms for r in results) / sum(r.num_terms for r in results)
         log.info("epoch %d of %d: loss %.4f", number, config.epochs, loss)

@@ -8,7 +8,8 @@ import torch
 
 from pipelines.labelled import LabelledTable, products_with_pixels
 from ulsdram_core.batch import Batch, Example, collate
-from ulsdram_core.fitting import drop_pictures, length_sorted_batches
+from ulsdram_core.fitting import length_sorted_batches
+from ulsdram_core.hiding import Hiding
 from ulsdram_core.labels import LabelSet, align_gold
 from ulsdram_core.seeding import generator_of, seed_of
 from ulsdram_core.text import TextProcessor
@@ -22,7 +23,7 @@ class FeedConfig:
     """Products per micro-batch of this worker."""
     pool_batches: int
     accumulate: int
-    picture_dropout: float
+    hide: Hiding
     picture_size: int
     seed: int
     rank: int
@@ -88,5 +89,5 @@ class Feed:
         for start in range(0, len(groups), size):
             examples = [e for group in groups[start : start + size] for e in group]
             batch = collate(examples, picture_size=self.config.picture_size)
-            batches.append(drop_pictures(batch, self.config.picture_dropout, chance))
+            batches.append(self.config.hide(batch, chance))
         return batches

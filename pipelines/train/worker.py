@@ -90,7 +90,7 @@ class Worker:
             batch_products=micro,
             pool_batches=run.pool_batches,
             accumulate=run.accumulate,
-            picture_dropout=fit.picture_dropout,
+            hide=fit.hiding(self.parts.tokenizer),
             picture_size=self.recipe.image.size if self.recipe.image else 1,
             seed=fit.seed,
             rank=self.rank,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ulsdram_core.fitting import FitConfig, drop_pictures, fit, length_sorted_batches
+from ulsdram_core.fitting import FitConfig, fit, length_sorted_batches
 from ulsdram_core.parts import assemble
 
 
@@ -49,16 +49,6 @@ def test_no_examples_is_a_clear_error(config_of, labels, tokenizer):
         list(fit(parts, [], FitConfig()))
 
 
-def test_pictures_are_hidden_at_the_given_rate(parts_of, examples_of, collated, products):
-    batch = collated(examples_of(parts_of("tir"), products) * 30)
-    kept = drop_pictures(batch, 0.3, generator())
-    assert len(kept.window_M) / len(batch.window_M) == pytest.approx(0.7, abs=0.05)
-    assert len(kept.window_M) == len(kept.picture_M)
-    assert len(drop_pictures(batch, 0.0, generator()).window_M) == len(batch.window_M)
-    same = drop_pictures(batch, 0.3, generator())
-    assert same.window_M.tolist() == kept.window_M.tolist()
-
-
 def test_batches_cover_every_row_once_and_keep_lengths_together():
     lengths = torch.randint(1, 200, (1000,), generator=generator()).tolist()
     batches = list(length_sorted_batches(lengths, 8, generator(1)))
@@ -72,6 +62,6 @@ def test_batches_cover_every_row_once_and_keep_lengths_together():
 
 
 def test_nonsense_is_refused():
-    for bad in ({"epochs": 0}, {"picture_dropout": 1.0}, {"batch": 3}):
+    for bad in ({"epochs": 0}, {"picture_dropout": 1.0}, {"unit_dropout": 1.0}, {"batch": 3}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             FitConfig(**bad)

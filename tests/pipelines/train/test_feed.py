@@ -6,6 +6,7 @@ import torch
 from pipelines.labelled import DecodePictures, learn_labels, open_labelled
 from pipelines.storage import Storage
 from pipelines.train.feed import Feed, FeedConfig
+from ulsdram_core.hiding import Hiding
 from ulsdram_core.text import TextProcessor
 from ulsdram_core.tokenizer import build_tokenizer
 
@@ -29,16 +30,16 @@ def rows(table, small_recipe):
 
 @pytest.fixture(scope="module")
 def feed(table, rows, small_recipe):
+    tokenizer = build_tokenizer(rows["title"].to_pylist(), 300)
     config = FeedConfig(
         batch_products=4,
         pool_batches=3,
         accumulate=2,
-        picture_dropout=0.3,
+        hide=Hiding.of(0.3, 0.2, tokenizer),
         picture_size=32,
         seed=5,
         rank=0,
     )
-    tokenizer = build_tokenizer(rows["title"].to_pylist(), 300)
     labels = learn_labels(table, min_count=1, with_categories=False)
     return Feed(config, table, TextProcessor(tokenizer, small_recipe.text), labels)
 
