@@ -17,6 +17,7 @@ from ulsdram_core.extractor import DecodedProduct, Extractor
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.metrics import ExtractionMetrics, JudgedValue, gold_spans, judge_values
 from ulsdram_core.parts import ExtractorConfig, ModelParts
+from ulsdram_core.process import tune_process
 from ulsdram_core.schema import Extraction, GoldSpan
 
 BATCH = 256
@@ -152,7 +153,7 @@ class EvaluateRows:
     """Ray Data stage: decoded labelled rows -> one row with the counts of the batch as JSON."""
 
     def __init__(self, settings: EvaluateSettings) -> None:
-        torch.set_num_threads(settings.num_threads)
+        tune_process(settings.num_threads)
         self.settings = settings
         with settings.model.local_copy() as folder:
             parts = load_model(folder)

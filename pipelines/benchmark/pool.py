@@ -14,6 +14,7 @@ from pipelines.benchmark.plan import RunPlan
 from pipelines.benchmark.runner import run
 from pipelines.benchmark.source import Source
 from pipelines.benchmark.store import RunStore
+from ulsdram_core.process import tune_process
 
 Say = Callable[[str], None]
 
@@ -143,7 +144,7 @@ class _Process:
     @classmethod
     def start(cls, source: Source, cache: Path, threads: int) -> None:
         """Open the data once."""
-        torch.set_num_threads(threads)
+        tune_process(threads)
         cls.data = BenchmarkData(source, cache)
 
     @classmethod

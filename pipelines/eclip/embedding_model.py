@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipelines.nightly.model import DecodedRow, LoadedModel
 from pipelines.nightly.model_folder import ModelFolder
 from pipelines.storage import Storage
 from ulsdram_core.eclip.embedder import Embedder, Vectors
 from ulsdram_core.extractor import DecodedProduct
+from ulsdram_core.process import tune_process
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import Extraction, Status
 
@@ -33,8 +33,7 @@ class EclipFolder(ModelFolder):
 
     def load(self) -> LoadedModel:
         """The embedder on the best device that this process has."""
-        if self.num_threads:
-            torch.set_num_threads(self.num_threads)
+        tune_process(self.num_threads)
         return _LoadedEclip(self._embedder())
 
     def _embedder(self) -> Embedder:

@@ -28,6 +28,7 @@ from ulsdram_core.eclip.streams import BatchLoss, MultiStream
 from ulsdram_core.eclip.validation import embed_pairs, pair_figures
 from ulsdram_core.eclip.workers import Workers
 from ulsdram_core.precision import choose_precision
+from ulsdram_core.process import tune_process
 from ulsdram_core.seeding import generator_of, seed_of
 from ulsdram_core.text import TextProcessor
 
@@ -42,7 +43,7 @@ PretrainSettings = WorkerSettings[EclipRecipe]
 def pretrain_worker(config: dict[str, Any]) -> None:
     """Entry point of every worker."""
     settings: PretrainSettings = config["settings"]
-    torch.set_num_threads(settings.num_threads)
+    tune_process(settings.num_threads)
     with settings.start.local_copy() as folder, tempfile.TemporaryDirectory() as scratch:
         PretrainWorker(settings, load_eclip(folder), Path(scratch)).run()
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from pipelines.nightly.inputs import file_version
 from pipelines.nightly.model import DecodedRow, LoadedModel, ModelFacts
 from pipelines.nightly.rows import digest
@@ -15,6 +13,7 @@ from pipelines.storage import Storage
 from ulsdram_core.extractor import DecodedProduct, Extractor
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.precision import PrecisionChoice
+from ulsdram_core.process import tune_process
 from ulsdram_core.schema import Extraction
 
 _log = logging.getLogger(__name__)
@@ -46,8 +45,7 @@ class ModelFolder:
 
     def load(self) -> LoadedModel:
         """The extractor on the best device that this process has."""
-        if self.num_threads:
-            torch.set_num_threads(self.num_threads)
+        tune_process(self.num_threads)
         return _LoadedFolder(self._extractor())
 
     def _extractor(self) -> Extractor:

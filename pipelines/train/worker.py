@@ -24,6 +24,7 @@ from ulsdram_core.losses import ExtractionLoss
 from ulsdram_core.metrics import ExtractionMetrics
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.precision import choose_precision
+from ulsdram_core.process import tune_process
 from ulsdram_core.step import StepResult, TrainStep
 from ulsdram_core.text import TextProcessor
 
@@ -38,7 +39,7 @@ TrainSettings = WorkerSettings[Recipe]
 def train_worker(config: dict[str, Any]) -> None:
     """Entry point of every worker."""
     settings: TrainSettings = config["settings"]
-    torch.set_num_threads(settings.num_threads)
+    tune_process(settings.num_threads)
     with settings.start.local_copy() as folder, tempfile.TemporaryDirectory() as scratch:
         Worker(settings, load_model(folder), Path(scratch)).run()
 

@@ -30,6 +30,8 @@ from speed.report import rounded  # noqa: E402
 from speed.timing import machine  # noqa: E402
 from speed.workbench import FULL, QUICK, SMOKE, Workbench  # noqa: E402
 
+from ulsdram_core.process import tune_process  # noqa: E402
+
 # In this order: what `make bench-quick` promises comes first.
 SECTIONS = {
     "crf": "speed.crf_section",
@@ -61,7 +63,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(options.threads)
+    tune_process(options.threads)
     facts = machine()
     print(json.dumps(facts), flush=True)
     sizes = QUICK if options.quick else SMOKE if options.smoke else FULL
