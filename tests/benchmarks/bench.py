@@ -24,7 +24,6 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 # Ray's workers must find the project and the peers.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE), os.environ.get("PYTHONPATH", "")])
 
-import torch  # noqa: E402
 import transformers  # noqa: E402
 from speed.report import rounded  # noqa: E402
 from speed.timing import machine  # noqa: E402
