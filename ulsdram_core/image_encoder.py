@@ -25,7 +25,7 @@ _IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF: tuple[Triple, Triple] = ((0.5,) * 3, (0.5,) * 3)
 # Bytes of one layer's output that a CPU's last cache keeps until the next layer reads it.
 _CACHED_BYTES = 10 * 2**20
-# Products per number written from which a block is bound by arithmetic, not by memory.
+# Multiplications per number written from which a block is bound by arithmetic, not by memory.
 _BUSY = 32
 # What the published weights of each architecture were trained with, where not ImageNet's own.
 _NORMALISATION = {
@@ -238,7 +238,7 @@ class _BlockCost:
     largest: int = 1
     """Numbers in the largest output."""
     numbers: int = 0
-    products: int = 0
+    multiplications: int = 0
 
     def add(self, layer: nn.Module, _: object, out: object) -> None:
         """Count a layer's output; a forward hook."""
@@ -249,11 +249,11 @@ class _BlockCost:
         self.numbers += numbers
         weight = getattr(layer, "weight", None)
         if isinstance(weight, Tensor) and weight.dim() > 1:
-            self.products += numbers * weight[0].numel()
+            self.multiplications += numbers * weight[0].numel()
 
     def pictures_in_cache(self, bytes_per_number: int) -> int | None:
         """How many pictures at once keep the block in cache; None: that would not pay."""
-        if self.products > _BUSY * self.numbers:
+        if self.multiplications > _BUSY * self.numbers:
             return None
         return max(1, _CACHED_BYTES // (self.largest * bytes_per_number))
 

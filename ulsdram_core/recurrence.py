@@ -121,7 +121,7 @@ class Recurrence(torch.autograd.Function):
                     (step.flat(grad_TG) * second.index_select(0, step.flat(second_T))).sum(1, True)
                     for step in steps
                 ]
-                grad_scale = torch.cat(parts).to(scale_T1.dtype) if parts else scale_T1
+                grad_scale = torch.cat(parts or [scale_T1]).to(scale_T1.dtype)
         return grad_first, grad_second, grad_scale, grad_weight, None
 
 
