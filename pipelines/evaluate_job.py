@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.cluster import connect_cluster
 from pipelines.evaluate import evaluate_table, parse_slices, readable_table
-from pipelines.labelled import open_labelled
+from pipelines.labelled import open_labelled, warn_of_unread_gold
 from pipelines.storage import Storage
 from pipelines.tables import Columns
 from ulsdram_core.checkpoint import read_config
@@ -44,6 +44,7 @@ def evaluate(request: EvaluateRequest) -> EvaluateResult:
         sources=config.text.sources,
         uses_pictures=config.image is not None,
     )
+    warn_of_unread_gold(table)
     connect_cluster()
     evaluation = evaluate_table(
         request.model, table, config.image, slices=slices, num_workers=request.num_workers

@@ -1,5 +1,7 @@
 """Labelled products tables: checked once, read by Ray Data, turned into products."""
 
+import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,7 @@ from ulsdram_core.labels import LabelSet
 from ulsdram_core.schema import GoldSpan, Product
 
 PIXELS = "pixels"
+_log = logging.getLogger(__name__)
 
 
 class TableError(ValueError):
@@ -203,6 +206,33 @@ def check_texts(table: LabelledTable) -> None:
             f"{table.place.uri} holds {' and '.join(problems)} (empty: no text; unlabelled: null "
             "gold), expected text and gold in every row; run jobs/prepare.py"
         )
+
+
+def warn_of_unread_gold(table: LabelledTable) -> None:
+    """Say so where gold stands in texts that the model is not given: it can only miss that."""
+    counts = _gold_by_source(table)
+    unread = {source: count for source, count in counts.items() if source not in table.sources}
+    if unread:
+        _log.warning(
+            "%s: %d of %d gold values stand in %s, which text.sources (%s) leaves unread, and "
+            "count as missed; train with --set text.sources='%s'",
+            table.place.uri,
+            sum(unread.values()),
+            sum(counts.values()),
+            ", ".join(unread),
+            ", ".join(table.sources),
+            json.dumps([*table.sources, *unread]),
+        )
+
+
+def _gold_by_source(table: LabelledTable) -> dict[str, int]:
+    gold = table.columns.gold or ""
+    spans = table.scan().select(pl.col(gold).explode().alias("span")).drop_nulls()
+    kind = spans.collect_schema()["span"]
+    named = isinstance(kind, pl.Struct) and "source" in {field.name for field in kind.fields}
+    source = pl.col("span").struct.field("source").fill_null("title") if named else pl.lit("title")
+    counts = spans.group_by(source).len().sort("len", descending=True).collect(engine="streaming")
+    return dict(counts.iter_rows())
 
 
 @dataclass(frozen=True)

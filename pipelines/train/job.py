@@ -16,7 +16,13 @@ from safetensors.torch import load_file
 from pipelines.cluster import connect_cluster
 from pipelines.corrections import Corrections, read_corrections
 from pipelines.evaluate import SWEEP, Evaluation, evaluate_table
-from pipelines.labelled import LabelledTable, check_texts, learn_labels, open_labelled
+from pipelines.labelled import (
+    LabelledTable,
+    check_texts,
+    learn_labels,
+    open_labelled,
+    warn_of_unread_gold,
+)
 from pipelines.recipe import Recipe, dump_recipe
 from pipelines.storage import Storage
 from pipelines.train.card import model_card
@@ -67,6 +73,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
         for split in ("train", "valid")
     }
     check_texts(tables["train"])
+    warn_of_unread_gold(tables["train"])
     start = _starting_model(request, tables["train"])
     fingerprint = run_fingerprint(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
