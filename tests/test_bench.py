@@ -1,4 +1,4 @@
-"""The benchmark's plain pipeline gives the extractor's answers, so that it is a fair peer."""
+"""The speed benchmark: its peers are fair, its figures mean what their names say."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from speed.agreement import agreement
 from speed.catalogue import listings
 from speed.fitted import TINY, gold_found, make
+from speed.gpu import FORMATS, Load, measure, new_section
 from speed.released import ReleasedPipeline
+from speed.workbench import Subject
 
 from ulsdram_core.extractor import Extractor
 
@@ -29,12 +31,38 @@ def products():
 
 def test_heads_on_random_encoders_find_values(parts):
     seen = listings(16, size=TINY.picture_size, seed=3)
-    assert gold_found(Extractor(parts), seen) > 0.3
+    assert gold_found(Extractor(parts, device="cpu"), seen) > 0.3
 
 
 def test_the_plain_pipeline_gives_the_same_values(parts, products):
-    ours = Extractor(parts).extract(products)
+    ours = Extractor(parts, device="cpu", precision="fp32").extract(products)
     found = agreement(products, ours, ReleasedPipeline(parts).extract_with_confidence(products))
     assert found.num_spans > 20
     assert found.equal == 1.0
     assert found.confidence < 1e-4
+
+
+def test_the_gpu_section_leaves_the_shared_model_as_it_was(parts, products):
+    subject = Subject("tiny", parts, products[:6])
+    before = subject.extractor.extract(subject.products)
+    settings = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    section = new_section()
+    load = Load(device="cpu", repeats=2, peak_size=64, rounds=1)
+    measure(section, subject, FORMATS, load)
+    assert [row[1] for row in section.rows[1:]] == ["fp32", "tf32"]
+    assert section.figures["tiny, fp32"]["equal_spans"] == 1.0
+    assert section.figures["tiny, fp32"]["confidence_difference"] < 1e-5
+    assert subject.extractor.extract(subject.products) == before
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == settings
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_section_on_a_gpu(parts, products):
+    subject = Subject("tiny", parts, products[:6])
+    section = new_section()
+    measure(section, subject, FORMATS, Load(repeats=2, peak_size=512, rounds=1))
+    figures = section.figures["tiny, fp32"]
+    assert figures["equal_spans"] == 1.0
+    assert 0 < figures["busy"] <= 1
+    assert next(parts.model.parameters()).device.type == "cpu"

@@ -196,7 +196,7 @@ def make(recipe: Recipe) -> ModelParts:
     loss = fit_heads(parts, examples_of(parts, products), recipe)
     parts.model.eval()
     seconds = time.perf_counter() - began
-    score = gold_found(Extractor(parts), products[:16])
+    score = gold_found(Extractor(parts, device="cpu"), products[:16])
     names = f"{recipe.image_encoder['architecture']} + {recipe.text_encoder['name']}"
     print(f"fitted heads on {names}: loss {loss:.2f}, F1 {score:.2f} on them, {seconds:.0f} s")
     if score < MIN_F1:

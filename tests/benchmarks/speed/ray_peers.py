@@ -37,7 +37,7 @@ class OurSystem:
 
     def __init__(self, folder: str) -> None:
         torch.set_num_threads(1)
-        self._extractor = Extractor.load(folder)
+        self._extractor = Extractor.load(folder, device="cpu")
 
     def values(self, products: Sequence[Product]) -> Sequence[Sequence[Value]]:
         """The values of each product."""

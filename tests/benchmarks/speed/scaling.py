@@ -49,7 +49,7 @@ def model_with(num_attributes: int, parts: ModelParts, *, multi_class: bool) -> 
         with torch.no_grad():
             built.model.head.score.weight.zero_()
             built.model.head.score.bias.fill_(-9.0)[:IN_RANGE] = 9.0
-    return Extractor(built)
+    return Extractor(built, device="cpu")
 
 
 def _attributes(section: Section, bench: Workbench) -> None:

@@ -68,7 +68,7 @@ def int8_cost(prepared: Prepared, int8: nn.Module) -> str:
     parts = replace(subject.parts, model=copy.deepcopy(subject.parts.model))
     parts.model.text_encoder = int8
     before = subject.extractor.extract_decoded(subject.decoded)
-    after = Extractor(parts).extract_decoded(subject.decoded)
+    after = Extractor(parts, device="cpu", precision="fp32").extract_decoded(subject.decoded)
     spans = [
         {(e.product_id, v.attribute, v.source, v.start, v.end) for e in rows for v in e.values}
         for rows in (before, after)

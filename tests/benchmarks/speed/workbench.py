@@ -79,8 +79,8 @@ class Subject:
 
     @cached_property
     def extractor(self) -> Extractor:
-        """The product's way of using it."""
-        return Extractor(self.parts)
+        """The product's way of using it, on the CPU: the peers share the parts and run there."""
+        return Extractor(self.parts, device="cpu")
 
     @cached_property
     def decoded(self) -> list[DecodedProduct]:
