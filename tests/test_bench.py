@@ -12,6 +12,7 @@ from speed.agreement import agreement
 from speed.catalogue import listings
 from speed.fitted import TINY, gold_found, make
 from speed.gpu import FORMATS, Load, measure, new_section
+from speed.ray_output import steady_rate
 from speed.released import ReleasedPipeline
 from speed.workbench import Subject
 
@@ -66,3 +67,13 @@ def test_the_gpu_section_on_a_gpu(parts, products):
     assert figures["equal_spans"] == 1.0
     assert 0 < figures["busy"] <= 1
     assert next(parts.model.parameters()).device.type == "cpu"
+
+
+@pytest.mark.parametrize("late", [0.001, 0.1, 0.5])
+@pytest.mark.parametrize("steps", [2, 10])
+def test_rates_do_not_depend_on_the_number_of_batches(steps, late):
+    # Two workers, `late` apart, do 16 rows a second each.
+    batches = [step + late * worker for step in range(steps) for worker in (0, 1)]
+    stamps = [moment for moment in batches for _ in range(16)]
+    assert steady_rate(stamps, 2) == pytest.approx(32, rel=0.01)
+    assert steady_rate(stamps[:16], 2) is None

@@ -20,7 +20,7 @@ from ulsdram_core.folded_norm import FoldedBatchNorm2d, NormedConv2d
 from ulsdram_core.image import ImageConfig, decode_picture
 from ulsdram_core.image_encoder import ImageEncoder
 from ulsdram_core.model import UlsDram
-from ulsdram_core.precision import autocast
+from ulsdram_core.precision import autocast, full_precision
 from ulsdram_core.text_encoder import TextEncoder
 
 SHARED = 4  # of 16 listings whose picture another one shows, in the row about distinct pictures
@@ -32,8 +32,8 @@ def run(bench: Workbench) -> Section:
         f"What each optimisation is worth ({bench.large.name})",
         COLUMNS,
     )
-    with torch.inference_mode():
-        prepared = prepare(bench.large, bench.sizes.part_products)
+    prepared = prepare(bench.large, bench.sizes.part_products)
+    with torch.inference_mode(), prepared.numbers():
         items = [*text_items(prepared), *picture_items(prepared), *tag_items(prepared)]
         if not bench.is_tiny:
             # Light networks wait for memory, heavy ones for arithmetic: other things pay.
@@ -44,7 +44,8 @@ def run(bench: Workbench) -> Section:
             measure_item(section, item, bench.sizes.rounds)
     section.notes.append(
         "ms per product (per picture for decoding); `in use`: whether the extractor does it on "
-        "this machine"
+        f"this machine; all in {prepared.subject.extractor.precision}, but where a row says "
+        "otherwise; what is not in use is timed once"
     )
     return section
 
@@ -73,7 +74,7 @@ def text_items(prepared: Prepared) -> list[Item]:
         ),
         Item(
             "text encoder in bf16",
-            lambda: encoder(embedded, mask),
+            lambda: in_fp32(encoder, embedded, mask),
             lambda: in_bf16(encoder, embedded, mask),
             count,
             used=prepared.subject.extractor.precision == "bf16",
@@ -94,6 +95,12 @@ def in_bf16(module: nn.Module, *inputs: Tensor) -> object:
     """A call under autocast."""
     with autocast(inputs[0].device, "bf16"):
         return module(*inputs)
+
+
+def in_fp32(module: nn.Module, *inputs: Tensor) -> object:
+    """A call outside of any autocast."""
+    with full_precision(inputs[0].device):
+        return module(*(value.float() if value.is_floating_point() else value for value in inputs))
 
 
 def picture_items(prepared: Prepared) -> list[Item]:
@@ -123,7 +130,7 @@ def picture_items(prepared: Prepared) -> list[Item]:
         ),
         Item(
             "image encoder in bf16",
-            lambda: encoder(pixels),
+            lambda: in_fp32(encoder, pixels),
             lambda: in_bf16(encoder, pixels),
             count,
             used=prepared.subject.extractor.precision == "bf16",

@@ -1,9 +1,18 @@
 """How far two systems agree on the same products."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ulsdram_core.schema import Extraction, Product, Value
+
+# (product, attribute, source, start, end)
+Span = tuple[str, str, str, int, int]
+Spans = Mapping[Span, float]
+"""Spans with their confidences."""
+
+# Speeds are compared at equal values; below this they are said not to be.
+LEAST_EQUAL = 0.995
+MOST_DIFFERENCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -13,6 +22,11 @@ class Agreement:
     num_spans: int
     equal: float
     confidence: float
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the two may be compared as doing the same work."""
+        return self.equal >= LEAST_EQUAL and self.confidence <= MOST_DIFFERENCE
 
     def note(self) -> str:
         """For people."""
@@ -26,15 +40,20 @@ def agreement(
     products: Sequence[Product], ours: Sequence[Extraction], theirs: Sequence[Sequence[Value]]
 ) -> Agreement:
     """Compare spans and their confidences, product by product."""
-    a = _spans(products, [extraction.values for extraction in ours])
-    b = _spans(products, theirs)
-    both = a.keys() & b.keys()
-    every = a.keys() | b.keys()
-    confidence = max((abs(a[key] - b[key]) for key in both), default=0.0)
+    return compare(
+        _spans(products, [extraction.values for extraction in ours]), _spans(products, theirs)
+    )
+
+
+def compare(ours: Spans, theirs: Spans) -> Agreement:
+    """Compare two sets of spans."""
+    both = ours.keys() & theirs.keys()
+    every = ours.keys() | theirs.keys()
+    confidence = max((abs(ours[key] - theirs[key]) for key in both), default=0.0)
     return Agreement(len(every), len(both) / max(1, len(every)), confidence)
 
 
-def _spans(products: Sequence[Product], found: Sequence[Sequence[Value]]) -> dict[tuple, float]:
+def _spans(products: Sequence[Product], found: Sequence[Sequence[Value]]) -> dict[Span, float]:
     return {
         (
             product.product_id,

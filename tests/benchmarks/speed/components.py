@@ -1,167 +1,205 @@
 """Where an extraction's time goes, part by part, with the limit beside each part."""
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
+from speed.bare import bare_decode, bare_parquet, bare_values
 from speed.catalogue import photo
 from speed.report import Section
 from speed.timing import interleaved, median
+from speed.walk import Clock, Counter, walk
 from speed.workbench import Subject, Workbench
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
-from pipelines.nightly.staging import RowStamp, rows_table
-from ulsdram_core.batch import Example, collate, length_batches
-from ulsdram_core.decoding import decode_spans, spans_to_values
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from pipelines.nightly.staging import RowStamp, Staging, rows_table
+from pipelines.storage import Storage
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import decode_picture
-from ulsdram_core.model import ModelOutput
-from ulsdram_core.pairs import predicted_pairs
+from ulsdram_core.model import UlsDram
+from ulsdram_core.schema import Extraction
 
-Stage = Callable[[str], AbstractContextManager[object]]
 # Below this the arithmetic is not what a part is about.
 LEAST_GFLOP = 0.005
+# Rows that are written at once: enough that a row group per bucket is not what is measured.
+ROWS = 1024
+BUCKETS = 32
+# Decodes again before it does its own work.
+SPANS = "span probabilities"
+# The part whose time another one bounds from below, and what the other one is.
+BARE = {
+    "decode + resize": "Pillow's decoding alone",
+    "values": "the same objects alone",
+    "Parquet": "pyarrow alone",
+}
 
 
-class Clock:
-    """Seconds by stage."""
+@dataclass(frozen=True)
+class Part:
+    """Seconds of a product; `limit` None where nothing sensible bounds it."""
 
-    def __init__(self) -> None:
-        self.total: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Time what is inside."""
-        began = time.perf_counter()
-        yield
-        self.total[name] += time.perf_counter() - began
-
-
-class Counter(Clock):
-    """Operations by stage."""
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Count what is inside."""
-        with FlopCounterMode(display=False) as counter:
-            yield
-        self.total[name] += counter.get_total_flops()
-
-
-@torch.no_grad()
-def walk(extractor: Extractor, products: Sequence[DecodedProduct], stage: Stage) -> None:
-    """Do what `Extractor.extract_decoded` does, each part inside `stage`."""
-    model = extractor.model
-    with stage("tokenizer"):
-        examples = [
-            Example(window, product.pictures)
-            for product in products
-            for window in extractor.text.encode(product.texts)
-        ]
-    owners = [product for product in products for _ in extractor.text.encode(product.texts)]
-    lengths = [len(example.window.piece_ids) for example in examples]
-    for group in length_batches(
-        lengths, max_pieces=extractor.max_pieces, max_rows=extractor.max_windows
-    ):
-        with stage("stacking"):
-            batch = collate([examples[i] for i in group], picture_size=extractor.config.image.size)
-        with stage("image encoder"):
-            pictures = model.see(batch)
-        with stage("embeddings, TIR"):
-            embedded = model.text_encoder.embed(batch.piece_ids_BL, batch.piece_types_BL)
-            sequence = model.fusion.early(embedded, batch.piece_mask_BL, pictures)
-        with stage("text encoder"):
-            last, before = model.text_encoder(sequence, batch.piece_mask_BL)
-        with stage("attribute head"):
-            logits = model.head(last[:, 0], before[:, 0])
-            pairs = predicted_pairs(logits, extractor._threshold_C, most=64)
-        with stage("guidance, BiLSTM"):
-            index = batch.unit_piece_BU[..., None].expand(-1, -1, last.shape[-1])
-            guided = model.policy(last.gather(1, index), pairs.window_N, pairs.attribute_N)
-            mask = batch.unit_mask_BU[pairs.window_N]
-            output = ModelOutput(logits, pairs, model.tagger(guided, mask), mask)
-        with stage("CRF decode"):
-            model.tagger.decode(output.emissions_NUT, mask)
-        with stage("CRF decode, span probabilities"):
-            spans = decode_spans(model.tagger, output, batch.unit_source_BU.numpy())
-        with stage("values"):
-            spans_to_values(
-                spans,
-                [examples[i].window for i in group],
-                [owners[i].texts for i in group],
-                sources=extractor.config.text.sources,
-                attributes=extractor.labels.attributes,
-            )
+    seconds: float
+    gflop: float = 0.0
+    limit: float | None = None
+    limited_by: str = "-"
 
 
 def run(bench: Workbench) -> Section:
-    """The large model's parts."""
-    section = Section(
-        "Components",
-        ("model", "part", "products/s", "ms/product", "share", "GFLOP/s", "of peak"),
-    )
+    """The large model's parts and the small one's."""
+    columns = ("products/s", "ms/product", "share", "GFLOP/s", "limit ms", "of limit", "limit is")
+    section = Section("Components", ("model", "part", *columns))
     for subject in (bench.large, bench.small)[: 1 if bench.is_tiny else 2]:
-        section.figures[subject.name] = _measure(section, subject, bench)
-    section.notes.append(
-        "products/s: if there were nothing else; of peak: of the best fp32 rate measured here, "
-        f"{bench.peak.best:.0f} GFLOP/s. Pictures of 224 px; larger ones below"
-    )
+        parts = _measure(subject, bench)
+        _add_rows(section, subject.name, parts)
+        section.figures[subject.name] = {
+            name: {
+                "seconds_per_product": part.seconds,
+                "gflop_per_product": part.gflop,
+                "limit_seconds": part.limit,
+            }
+            for name, part in parts.items()
+        }
     _decode_rows(section, bench)
+    precision = bench.large.extractor.precision
+    section.notes += [
+        "products/s: if there were nothing else; pictures of 224 px, larger ones in the last rows",
+        f"arithmetic: by the peak in {precision}, {bench.peak(precision).best:.0f} GFLOP/s; "
+        "weights: each of the part's read once a batch; bytes: what has to be read and written; "
+        f"both by a large copy's {bench.bandwidth / 1e9:.1f} GB/s",
+        "tokenizer: no limit, as it remembers the pieces of words that it has seen, which a "
+        "tokenizer's own call does not",
+        f"Arrow, Parquet: {ROWS} rows at once, Parquet with a row group per bucket, to a file",
+    ]
     return section
 
 
-def _measure(section: Section, subject: Subject, bench: Workbench) -> dict[str, object]:
-    extractor, products = subject.extractor, subject.products
-    image, count = extractor.config.image, len(products)
+def _measure(subject: Subject, bench: Workbench) -> dict[str, Part]:
+    extractor, count = subject.extractor, len(subject.products)
     extractions = extractor.extract_decoded(subject.decoded)
+    staging = Staging(Storage.of(bench.folder / f"staging {subject.name}"))
     rounds = []
     for number in range(1 + bench.sizes.rounds):
         clock = Clock()
-        with clock("decode + resize"):
-            for product in products:
-                decode_picture(product.pictures[0], image)
+        _decode(subject, clock)
         walk(extractor, subject.decoded, clock)
-        with clock("Arrow rows"):
-            stamp = RowStamp("model", "run", 32)
-            rows_table(extractions, ["0" * 32] * count, stamp)
+        with clock("bare values"):
+            bare_values(extractions)
+        _write(extractions, staging, number, clock)
         if number:
-            rounds.append(clock.total)
-    seconds = {name: median([one[name] for one in rounds]) for name in rounds[0]}
-    viterbi = seconds["CRF decode"]
-    both = seconds.pop("CRF decode, span probabilities")
-    seconds["span probabilities"] = max(0.0, both - viterbi)
+            rounds.append(clock)
+    seconds = {name: median([one.total[name] for one in rounds]) for name in rounds[0].total}
+    for name in ("Arrow rows", "Parquet", "bare Parquet"):
+        seconds[name] *= count / ROWS
+    seconds[SPANS] = max(0.0, seconds[SPANS] - seconds["CRF decode"])
+    moved = {name: float(size) for name, size in rounds[0].bytes.items()}
+    moved["Arrow rows"] *= count / ROWS
+    bare = {name: seconds.pop(f"bare {name}") for name in BARE}
+    limits = _limits(extractor, subject, bench, moved)
+    limits |= {name: Part(0.0, 0.0, bare[name], BARE[name]) for name in BARE}
+    parts = {}
+    for name, spent in seconds.items():
+        known = limits.get(name, Part(0.0))
+        limit = None if known.limit is None else known.limit / count
+        parts[name] = Part(spent / count, known.gflop / count, limit, known.limited_by)
+    return parts
+
+
+def _decode(subject: Subject, clock: Clock) -> None:
+    image = subject.extractor.config.image
+    with clock("decode + resize"):
+        for product in subject.products:
+            decode_picture(product.pictures[0], image)
+    with clock("bare decode + resize"):
+        for product in subject.products:
+            bare_decode(product.pictures[0], image.size)
+
+
+def _write(extractions: Sequence[Extraction], staging: Staging, number: int, clock: Clock) -> None:
+    """Result rows as the nightly job writes them."""
+    rows = [extractions[i % len(extractions)] for i in range(ROWS)]
+    with clock("Arrow rows"):
+        table = rows_table(rows, ["0" * 32] * ROWS, RowStamp("model", "run", BUCKETS))
+    clock.bytes["Arrow rows"] += table.nbytes
+    with clock("Parquet"):
+        staging.write_wave(0, number, table)
+    with clock("bare Parquet"):
+        bare_parquet(table)
+
+
+def _limits(
+    extractor: Extractor, subject: Subject, bench: Workbench, moved: dict[str, float]
+) -> dict[str, Part]:
+    """For all products: the larger of arithmetic and bytes, by what this machine reaches."""
     counter = Counter()
     walk(extractor, subject.decoded, counter)
-    total = sum(seconds.values())
-    figures: dict[str, object] = {}
-    for name, spent in seconds.items():
-        gflop = counter.total.get(name, 0.0) / count / 1e9
-        rate = gflop * count / spent if spent and gflop > LEAST_GFLOP else None
-        share = rate / bench.peak.best if rate else None
-        figures[name] = {"seconds_per_product": spent / count, "gflop_per_product": gflop}
-        section.rows.append(
-            (
-                subject.name,
-                name,
-                count / spent if spent else None,
-                1e3 * spent / count,
-                spent / total,
-                rate,
-                share,
-            )
-        )
-    section.rows.append((subject.name, "all", count / total, 1e3 * total / count, 1.0, None, None))
-    return figures
+    peak = bench.peak(extractor.precision).best
+    weights = {
+        name: size * counter.calls[name] for name, size in weight_bytes(extractor.model).items()
+    }
+    limits = {}
+    for name in {**counter.total, **moved}:
+        gflop = counter.total.get(name, 0.0) / 1e9
+        reasons = {
+            "arithmetic": gflop / peak,
+            "weights": weights.get(name, 0.0) / bench.bandwidth,
+            "bytes": moved.get(name, 0.0) / bench.bandwidth,
+        }
+        reason = max(reasons, key=lambda one: reasons[one])
+        if reasons[reason]:
+            limits[name] = Part(0.0, gflop, reasons[reason], reason)
+    return limits
+
+
+def weight_bytes(model: UlsDram) -> dict[str, int]:
+    """Bytes of each part's weights; of the embeddings only a few rows are read."""
+    parts: dict[str, nn.Module | None] = {
+        "image encoder": model.image_encoder,
+        "embeddings, TIR": model.fusion,
+        "text encoder": model.text_encoder.layers,
+        "attribute head": model.head,
+        "guidance, BiLSTM": model.tagger.lstm,
+    }
+    return {
+        name: sum(parameter.nbytes for parameter in part.parameters()) if part is not None else 0
+        for name, part in parts.items()
+    }
+
+
+def _add_rows(section: Section, model: str, parts: dict[str, Part]) -> None:
+    total = sum(part.seconds for part in parts.values())
+    whole = Part(
+        total,
+        sum(part.gflop for part in parts.values()),
+        sum(part.limit or 0.0 for part in parts.values()),
+        "the sum",
+    )
+    for name, part in {**parts, "all": whole}.items():
+        section.rows.append((model, name, *_cells(part, total)))
+
+
+def _cells(part: Part, total: float | None) -> tuple[float | str | None, ...]:
+    spent, limit = part.seconds, part.limit
+    return (
+        1 / spent if spent else None,
+        1e3 * spent,
+        spent / total if total else None,
+        part.gflop / spent if spent and part.gflop > LEAST_GFLOP else None,
+        None if limit is None else 1e3 * limit,
+        limit / spent if spent and limit is not None else None,
+        part.limited_by,
+    )
 
 
 def _decode_rows(section: Section, bench: Workbench) -> None:
     image = bench.large.extractor.config.image
     for width, height in ((500, 375), (1000, 1000)):
         data = photo(width, height)
-        calls = {"decode": lambda data=data: [decode_picture(data, image) for _ in range(10)]}
-        seconds = median(interleaved(calls, bench.sizes.rounds)["decode"]) / 10
+        calls = {
+            "ours": lambda data=data: [decode_picture(data, image) for _ in range(10)],
+            "bare": lambda data=data: [bare_decode(data, image.size) for _ in range(10)],
+        }
+        times = interleaved(calls, bench.sizes.rounds)
+        seconds, limit = (median(times[name]) / 10 for name in ("ours", "bare"))
         name = f"decode + resize of {width}x{height}"
-        section.rows.append(("one core", name, 1 / seconds, 1e3 * seconds, None, None, None))
-        section.figures[name] = {"seconds_per_product": seconds}
+        part = Part(seconds, 0.0, limit, BARE["decode + resize"])
+        section.rows.append(("one core", name, *_cells(part, None)))
+        section.figures[name] = {"seconds_per_product": seconds, "limit_seconds": limit}

@@ -15,7 +15,7 @@ def run(bench: Workbench) -> Section:
     """Both models, both systems."""
     section = Section(
         "In process, against the released pipeline on the same weights",
-        ("model", "system", "products/s", "times", "GFLOP/product", "limit/s", "share"),
+        ("model", "system", "numbers", "products/s", "times", "GFLOP/product", "limit/s", "share"),
     )
     for key, subject in (("large", bench.large), ("small", bench.small)):
         section.figures[key] = _compare(section, subject, bench)
@@ -23,10 +23,15 @@ def run(bench: Workbench) -> Section:
             break
     section.figures["extract_vs_released"] = section.figures["large"]["times"]
     section.notes.append(
-        "limit: the fp32 peak of a large matrix product or convolution here, "
-        f"{bench.peak.best:.0f} GFLOP/s (matmul {bench.peak.matmul:.0f}, "
-        f"convolution {bench.peak.convolution:.0f}), by the FLOPs of one product"
+        "limit: the peak of a large matrix product or convolution here in the numbers that the "
+        "system computes with, by the FLOPs of one product"
     )
+    for precision in dict.fromkeys(("fp32", bench.large.extractor.precision)):
+        peak = bench.peak(precision)
+        section.notes.append(
+            f"peak in {precision}: {peak.best:.0f} GFLOP/s (matmul {peak.matmul:.0f}, "
+            f"convolution {peak.convolution:.0f})"
+        )
     return section
 
 
@@ -43,10 +48,11 @@ def _compare(section: Section, subject: Subject, bench: Workbench) -> dict[str, 
     work = {name: count_flops(call) / len(products) for name, call in calls.items()}
     for name, call_times in times.items():
         rate = len(products) / median(call_times)
-        limit = bench.peak.best * 1e9 / work[name]
+        precision = subject.extractor.precision if name == "ours" else "fp32"
+        limit = bench.peak(precision).best * 1e9 / work[name]
         times_cell = times_faster if name == "ours" else 1.0
-        row = (subject.name, name, rate, times_cell, work[name] / 1e9, limit, rate / limit)
-        section.rows.append(row)
+        row = (rate, times_cell, work[name] / 1e9, limit, rate / limit)
+        section.rows.append((subject.name, name, precision, *row))
         figures[name] = {"products_per_second": rate, "gflop": work[name] / 1e9, "limit": limit}
     figures["limit_times_by_flops"] = work["released"] / work["ours"]
     found = agreement(

@@ -1,6 +1,7 @@
 """Real products on their way through a model, for measuring one part at a time."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from ulsdram_core.batch import Batch, Example, collate
 from ulsdram_core.model import UlsDram
 from ulsdram_core.pairs import predicted_pairs
+from ulsdram_core.precision import autocast
 from ulsdram_core.range_policy import PairFeatures
 
 Call = Callable[[], object]
@@ -50,6 +52,10 @@ class Prepared:
         """The subject's."""
         return self.subject.parts.model
 
+    def numbers(self) -> AbstractContextManager[object]:
+        """The number format in which the extractor computes here."""
+        return autocast(self.subject.extractor.device, self.subject.extractor.precision)
+
 
 @torch.inference_mode()
 def prepare(subject: Subject, count: int) -> Prepared:
@@ -60,12 +66,14 @@ def prepare(subject: Subject, count: int) -> Prepared:
     windows = [extractor.text.encode(product.texts)[0] for product in decoded]
     examples = [Example(w, p.pictures) for w, p in zip(windows, decoded, strict=True)]
     batch = collate(examples, picture_size=extractor.config.image.size)
-    encoded = model.encode(batch)
-    pairs = predicted_pairs(encoded.logits_BC, 0.5, most=64)
-    if not len(pairs):
-        raise RuntimeError("the fitted model puts no attribute in any range; fit it for longer")
-    features = model.policy(encoded.units_BUH, pairs.window_N, pairs.attribute_N)
-    mask = batch.unit_mask_BU[pairs.window_N]
+    with autocast(extractor.device, extractor.precision):
+        encoded = model.encode(batch)
+        pairs = predicted_pairs(encoded.logits_BC, 0.5, most=64)
+        if not len(pairs):
+            raise RuntimeError("the fitted model puts no attribute in any range; fit it for longer")
+        features = model.policy(encoded.units_BUH, pairs.window_N, pairs.attribute_N)
+        mask = batch.unit_mask_BU[pairs.window_N]
+        emissions = model.tagger(features, mask)
     return Prepared(
         subject,
         batch,
@@ -75,12 +83,13 @@ def prepare(subject: Subject, count: int) -> Prepared:
         pairs.attribute_N,
         features,
         mask,
-        model.tagger(features, mask),
+        emissions,
     )
 
 
 def measure_item(section: Section, item: Item, rounds: int) -> None:
-    """Add one row: both calls take turns."""
+    """Add one row: both calls take turns; once for what is not in use, as it may be slow."""
+    rounds = rounds if item.used else 1
     times = interleaved({"without": item.without, "with": item.with_it}, rounds)
     faster = ratio(times, "without", "with")
     spent = [1e3 * median(times[name]) / item.count for name in ("without", "with")]

@@ -5,11 +5,11 @@ per product, with the time when its batch was done.
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
 import torch
 from speed.released import ReleasedPipeline
 
@@ -76,6 +76,7 @@ class RayDataActor:
             "product_id": batch["product_id"],
             "values": [as_text(row) for row in values],
             "finished": [time.time()] * len(values),
+            "worker": [os.getpid()] * len(values),
         }
 
 
@@ -104,7 +105,11 @@ def run_daft(system: str, model: Path, rows: Path, out: Path, *, batch: int, cor
     import daft
 
     result = daft.DataType.struct(
-        {"values": daft.DataType.string(), "finished": daft.DataType.float64()}
+        {
+            "values": daft.DataType.string(),
+            "finished": daft.DataType.float64(),
+            "worker": daft.DataType.int64(),
+        }
     )
 
     @daft.cls(max_concurrency=cores, use_process=True)
@@ -117,20 +122,10 @@ def run_daft(system: str, model: Path, rows: Path, out: Path, *, batch: int, cor
             series = (product_id, title, description, image)
             columns = {n: s.to_pylist() for n, s in zip(COLUMNS, series, strict=True)}
             values = self._system.values(as_products(columns))
-            return [{"values": as_text(row), "finished": time.time()} for row in values]
+            same = {"finished": time.time(), "worker": os.getpid()}
+            return [{"values": as_text(row), **same} for row in values]
 
     frame = daft.read_parquet(f"{rows}/*.parquet")
     found = DaftSystem(system, str(model)).extract(*(daft.col(name) for name in COLUMNS))
     frame = frame.select(daft.col("product_id"), found.alias("found"))
     frame.write_parquet(str(out))
-
-
-def steady_rate(out: Path) -> tuple[int, float]:
-    """Rows written, and rows a second between the first batch done and the last."""
-    frame = pl.read_parquet(f"{out}/**/*.parquet")
-    if "found" in frame.columns:
-        frame = frame.unnest("found")
-    finished = frame["finished"]
-    first, last = finished.min(), finished.max()
-    later = int((finished > first).sum())
-    return frame.height, later / (last - first) if last > first else 0.0

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ulsdram_core.precision import choose_precision
+from ulsdram_core.precision import Precision, choose_precision
 
+COPY_BYTES = 1 << 27
 Times = Mapping[str, Sequence[float]]
 
 
@@ -53,12 +54,14 @@ class Peak:
 
 
 @torch.inference_mode()
-def measure_peak(rounds: int = 5) -> Peak:
-    """Time one large matrix product and one 3x3 convolution of ResNet's middle, fp32."""
+def measure_peak(precision: Precision = "fp32", rounds: int = 5) -> Peak:
+    """Time one large matrix product and one 3x3 convolution of ResNet's middle, on the CPU."""
     size, pictures, channels, side = 1536, 16, 256, 14
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    x = torch.randn(pictures, channels, side, side).contiguous(memory_format=torch.channels_last)
-    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, dtype=dtype) for _ in range(2))
+    x = torch.randn(pictures, channels, side, side, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False, dtype=dtype)
     layer = layer.to(memory_format=torch.channels_last)
     calls = {"matmul": lambda: a @ b, "convolution": lambda: layer(x)}
     times = interleaved(calls, rounds, warmup=2)
@@ -67,6 +70,14 @@ def measure_peak(rounds: int = 5) -> Peak:
         "convolution": 2 * 9 * channels**2 * side**2 * pictures,
     }
     return Peak(**{name: work[name] / min(times[name]) / 1e9 for name in work})
+
+
+def measure_bandwidth(rounds: int = 5) -> float:
+    """Bytes a second of a copy too large for the caches, read and written ones together."""
+    source = torch.ones(COPY_BYTES // 4)
+    target = torch.empty_like(source)
+    times = interleaved({"copy": lambda: target.copy_(source)}, rounds)
+    return 2 * COPY_BYTES / min(times["copy"])
 
 
 def machine() -> dict[str, object]:

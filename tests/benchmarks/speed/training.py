@@ -1,8 +1,10 @@
 """A training step of ours against the plain one: same weights, products, pairs and optimiser."""
 
 import copy
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -24,23 +26,37 @@ from ulsdram_core.schema import Product
 from ulsdram_core.step import TrainStep
 from ulsdram_core.text import TextProcessor
 
-# Adam without decay, at a fixed rate: nothing that two implementations could differ in.
-OPTIM = OptimConfig(
-    kind="adam", image_rate=1e-5, text_rate=1e-5, schedule="constant", warmup=0, weight_decay=0
-)
+
+def adam(rate: float) -> OptimConfig:
+    """Adam without decay, at a fixed rate: nothing that two implementations could differ in."""
+    return OptimConfig(
+        kind="adam",
+        image_rate=rate,
+        text_rate=rate,
+        schedule="constant",
+        warmup=0,
+        weight_decay=0,
+    )
+
+
+# For the timed steps: large random encoders in a few steps.
+SLOW = adam(1e-5)
 # Gold pairs only: which wrong attributes join depends on the last bit of a score.
 RANGE = RangeConfig(max_wrong=0)
+# For the loss curve: a model that has room to learn, fast enough to move its weights.
+CURVE_RATE = 1e-3
+CURVE_BATCHES = 4
 
 
 class OurStep:
     """`TrainStep` on batches as long as their longest text."""
 
-    def __init__(self, parts: ModelParts) -> None:
+    def __init__(self, parts: ModelParts, optim: OptimConfig) -> None:
         model = parts.model.train()
-        optimizer, schedule = OPTIM.build(model, 1000)
+        optimizer, schedule = optim.build(model, 1000)
         loss = ExtractionLoss(LossConfig(), RANGE)
         precision = choose_precision("auto", torch.device("cpu"))
-        self._step = TrainStep(model, loss, optimizer, schedule, OPTIM.clip, precision)
+        self._step = TrainStep(model, loss, optimizer, schedule, optim.clip, precision)
         self._size = parts.config.image.size
 
     def __call__(self, examples: Sequence[Example]) -> float:
@@ -51,8 +67,9 @@ class OurStep:
 class PlainStep:
     """The usual loop: everything padded to 128, fp32, torch.optim.Adam."""
 
-    def __init__(self, parts: ModelParts) -> None:
+    def __init__(self, parts: ModelParts, optim: OptimConfig) -> None:
         self._reader = ReleasedPipeline(parts)
+        self._optim = optim
         self.model: PlainModel = self._reader.model.train()
         for module in self.model.image_encoder.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -64,8 +81,8 @@ class PlainStep:
         known = {id(parameter) for parameter in image}
         rest = [p for p in self.model.parameters() if id(p) not in known and p.requires_grad]
         return [
-            {"params": image, "lr": OPTIM.image_rate},
-            {"params": rest, "lr": OPTIM.text_rate},
+            {"params": image, "lr": self._optim.image_rate},
+            {"params": rest, "lr": self._optim.text_rate},
         ]
 
     def __call__(self, products: Sequence[Product], examples: Sequence[Example]) -> float:
@@ -81,7 +98,7 @@ class PlainStep:
         loss = (tag_loss + range_loss) / (len(product) + len(products))
         self._optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), OPTIM.clip)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self._optim.clip)
         self._optimizer.step()
         return float(loss.detach())
 
@@ -93,36 +110,80 @@ def gold_rows(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
     return gold.window_G, gold.attribute_G, tags
 
 
-def run(bench: Workbench) -> Section:
-    """Steps take turns on the same batches; both curves are shown."""
-    parts = bench.large.parts
-    count = bench.sizes.train_batch
-    products = listings(count * (1 + bench.sizes.train_steps), size=parts.config.image.size, seed=9)
-    # Of similar length, as `length_sorted_batches` makes them.
-    products.sort(key=lambda p: sum(map(len, p.texts.values())))
-    ours, plain = OurStep(copy.deepcopy(parts)), PlainStep(parts)
+@dataclass
+class Steps:
+    """What taking turns has given, by system."""
+
+    losses: dict[str, list[float]] = field(default_factory=lambda: {"plain": [], "ours": []})
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"plain": [], "ours": []})
+
+    @property
+    def largest_gap(self) -> float:
+        """The largest difference of the losses at the same step, by the plain one's first loss."""
+        plain, ours = self.losses["plain"], self.losses["ours"]
+        return max(abs(a - b) for a, b in zip(plain, ours, strict=True)) / plain[0]
+
+
+def take_turns(
+    parts: ModelParts, optim: OptimConfig, batches: Iterable[Sequence[Product]]
+) -> Steps:
+    """Train two copies of the parts on the same batches, step by step."""
+    ours, plain = (make(copy.deepcopy(parts), optim) for make in (OurStep, PlainStep))
     builder = ExampleBuilder(
         TextProcessor(parts.tokenizer, parts.config.text), parts.labels, parts.config.image
     )
-    losses: dict[str, list[float]] = {"plain": [], "ours": []}
-    times: dict[str, list[float]] = {"plain": [], "ours": []}
-    for start in range(0, len(products), count):
-        some = products[start : start + count]
+    steps = Steps()
+    for batch in batches:
         began = time.perf_counter()
-        examples = list(builder(some))
-        losses["ours"].append(ours(examples))
+        examples = list(builder(batch))
+        steps.losses["ours"].append(ours(examples))
         middle = time.perf_counter()
-        losses["plain"].append(plain(some, examples))
-        times["ours"].append(middle - began)
-        times["plain"].append(time.perf_counter() - middle)
-    return _section(bench, losses, times)
+        steps.losses["plain"].append(plain(batch, examples))
+        steps.seconds["ours"].append(middle - began)
+        steps.seconds["plain"].append(time.perf_counter() - middle)
+    return steps
 
 
-def _section(
-    bench: Workbench, losses: dict[str, list[float]], times: dict[str, list[float]]
-) -> Section:
+def batches_of(parts: ModelParts, size: int, count: int) -> list[list[Product]]:
+    """Products of similar length in a batch, as `length_sorted_batches` makes them."""
+    products = listings(size * count, size=parts.config.image.size, seed=9)
+    products.sort(key=lambda p: sum(map(len, p.texts.values())))
+    return [products[start : start + size] for start in range(0, len(products), size)]
+
+
+def curve(bench: Workbench) -> tuple[str, Steps]:
+    """Both systems learn the same few batches by heart, so that differences could add up."""
+    sizes = bench.sizes
+    subject = bench.small if sizes.curve_on_small else bench.tiny
+    batches = batches_of(subject.parts, sizes.train_batch, CURVE_BATCHES)
+    repeated = itertools.islice(itertools.cycle(batches), sizes.curve_steps)
+    return subject.name, take_turns(subject.parts, adam(CURVE_RATE), repeated)
+
+
+def run(bench: Workbench) -> Section:
+    """The timed steps of the large model; the losses of more steps of a smaller one."""
+    parts, sizes = bench.large.parts, bench.sizes
+    batches = batches_of(parts, sizes.train_batch, 1 + sizes.train_steps)
+    section = _section(bench, take_turns(parts, SLOW, batches))
+    name, steps = curve(bench)
+    section.figures["curve"] = {
+        "model": name,
+        "losses": steps.losses,
+        "largest_gap": steps.largest_gap,
+    }
+    plain, ours = steps.losses["plain"], steps.losses["ours"]
+    section.notes.append(
+        f"loss curve of {len(ours)} steps at rate {CURVE_RATE:g} over {CURVE_BATCHES} repeated "
+        f"batches, {name}: plain {plain[0]:.3g} to {plain[-1]:.3g}, ours {ours[0]:.3g} to "
+        f"{ours[-1]:.3g}; they differ by at most {100 * steps.largest_gap:.2g}% of the first loss"
+    )
+    return section
+
+
+def _section(bench: Workbench, steps: Steps) -> Section:
     count = bench.sizes.train_batch
-    steady = {name: values[1:] for name, values in times.items()}  # the first one warms up
+    # The first one warms up.
+    steady = {name: values[1:] for name, values in steps.seconds.items()}
     faster = median([a / b for a, b in zip(steady["plain"], steady["ours"], strict=True)])
     section = Section(
         f"Training step of {count} products, {bench.large.name}, all weights trained",
@@ -130,18 +191,19 @@ def _section(
     )
     for name, values in steady.items():
         seconds = median(values)
-        curve = losses[name]
+        losses = steps.losses[name]
         times_cell = faster if name == "ours" else 1.0
-        section.rows.append((name, seconds, count / seconds, times_cell, curve[0], curve[-1]))
-    gap = max(abs(a - b) / abs(a) for a, b in zip(losses["plain"], losses["ours"], strict=True))
+        section.rows.append((name, seconds, count / seconds, times_cell, losses[0], losses[-1]))
+    pairs = zip(steps.losses["plain"], steps.losses["ours"], strict=True)
+    gap = max(abs(a - b) / abs(a) for a, b in pairs)
     section.figures = {
         "train_step_vs_plain": faster,
-        "seconds": times,
-        "losses": losses,
+        "seconds": steps.seconds,
+        "losses": steps.losses,
         "largest_relative_gap": gap,
     }
     section.notes.append(
         f"losses of the same batches differ by at most {100 * gap:.3f}% over "
-        f"{len(losses['ours'])} steps; decoding pictures and reading texts are part of a step"
+        f"{len(steps.losses['ours'])} steps; decoding pictures and reading texts are part of a step"
     )
     return section

@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 
 import torch
+from speed.ablation import in_fp32
 from speed.prepared import COLUMNS, Item, Prepared, measure_item, prepare
 from speed.report import Section
 from speed.workbench import Workbench
@@ -18,8 +19,9 @@ def run(bench: Workbench) -> Section:
     if not bench.sizes.tries:
         section.notes.append("belongs to the full benchmark")
         return section
-    with torch.inference_mode():
-        for item in tries(prepare(bench.large, bench.sizes.part_products)):
+    prepared = prepare(bench.large, bench.sizes.part_products)
+    with torch.inference_mode(), prepared.numbers():
+        for item in tries(prepared):
             measure_item(section, item, bench.sizes.rounds)
     return section
 
@@ -39,7 +41,7 @@ def tries(prepared: Prepared) -> list[Item]:
         Item(
             "text encoder with int8 weights (dynamic)",
             lambda: text(embedded, mask),
-            lambda: int8(embedded, mask),
+            lambda: in_fp32(int8, embedded, mask),
             len(embedded),
             used=False,
             note=int8_cost(prepared, int8),

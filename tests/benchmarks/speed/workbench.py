@@ -6,11 +6,12 @@ from pathlib import Path
 
 from speed.catalogue import listings
 from speed.fitted import LARGE, SMALL, TINY, Recipe, make
-from speed.timing import Peak, measure_peak
+from speed.timing import Peak, measure_bandwidth, measure_peak
 
 from ulsdram_core.checkpoint import save_model
 from ulsdram_core.extractor import DecodedProduct, Extractor
 from ulsdram_core.parts import ModelParts
+from ulsdram_core.precision import Precision
 from ulsdram_core.schema import Product
 
 
@@ -26,6 +27,10 @@ class Sizes:
     """Products of the one batch on which single optimisations are measured."""
     train_batch: int = 8
     train_steps: int = 5
+    curve_steps: int = 20
+    """Steps whose losses are followed."""
+    curve_on_small: bool = True
+    """Whether on the small model; else on the tiny one."""
     ray_rows: int = 4000
     ray_peer_rows: int = 400
     """Rows for docs-style pipelines with the released code inside, which are slower."""
@@ -45,6 +50,7 @@ QUICK = Sizes(
     part_products=4,
     train_batch=4,
     train_steps=2,
+    curve_on_small=False,
     ray_rows=320,
     ray_peer_rows=64,
     ray_batch_rows=16,
@@ -60,6 +66,7 @@ SMOKE = Sizes(
     part_products=8,
     train_batch=4,
     train_steps=2,
+    curve_on_small=False,
     ray_rows=64,
     ray_peer_rows=32,
     ray_batch_rows=16,
@@ -95,6 +102,7 @@ class Workbench:
         self.sizes = sizes
         self.folder = folder
         self.is_tiny = tiny
+        self._peaks: dict[Precision, Peak] = {}
 
     @cached_property
     def large(self) -> Subject:
@@ -111,10 +119,16 @@ class Workbench:
         """Two layers of each: overheads show."""
         return self._subject("tiny", TINY, 256)
 
+    def peak(self, precision: Precision) -> Peak:
+        """The machine's, measured when first asked for."""
+        if precision not in self._peaks:
+            self._peaks[precision] = measure_peak(precision)
+        return self._peaks[precision]
+
     @cached_property
-    def peak(self) -> Peak:
-        """The machine's."""
-        return measure_peak()
+    def bandwidth(self) -> float:
+        """Bytes a second from and to memory."""
+        return measure_bandwidth()
 
     @cached_property
     def small_folder(self) -> Path:
