@@ -8,12 +8,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
-from speed.agreement import agreement
+from speed.agreement import agreement, compare
 from speed.catalogue import listings
 from speed.fitted import TINY, gold_found, make
 from speed.gpu import FORMATS, Load, measure, new_section
 from speed.ray_output import steady_rate
 from speed.released import ReleasedPipeline
+from speed.training import adam, batches_of, take_turns
 from speed.workbench import Subject
 
 from ulsdram_core.extractor import Extractor
@@ -77,3 +78,20 @@ def test_rates_do_not_depend_on_the_number_of_batches(steps, late):
     stamps = [moment for moment in batches for _ in range(16)]
     assert steady_rate(stamps, 2) == pytest.approx(32, rel=0.01)
     assert steady_rate(stamps[:16], 2) is None
+
+
+def test_spans_that_only_one_system_found_are_not_equal():
+    ours = {("1", "color", "title", 0, 3): 0.9, ("1", "brand", "title", 4, 9): 0.8}
+    theirs = {("1", "color", "title", 0, 3): 0.85, ("1", "brand", "title", 4, 8): 0.8}
+    found = compare(ours, theirs)
+    assert found.equal == pytest.approx(1 / 3)
+    assert found.confidence == pytest.approx(0.05)
+    assert not found.is_close
+    assert compare(ours, ours).is_close
+
+
+def test_both_training_steps_follow_one_loss_curve(parts):
+    batches = batches_of(parts, 4, 2) * 4
+    steps = take_turns(parts, adam(1e-3), batches)
+    assert steps.losses["ours"][-1] < steps.losses["ours"][0]
+    assert steps.largest_gap < 1e-3

@@ -188,7 +188,7 @@ def tag_items(prepared: Prepared) -> list[Item]:
             count,
         ),
         Item(
-            "the same, against nn.LSTM padded to 128",
+            "the same, against nn.LSTM padded to 128, in fp32 as released",
             lambda: plain.padded(F.pad(joined(), (0, 0, 0, PLACES - mask.shape[1])), padded_mask),
             lambda: lstm(features.projection(lstm.weight_input, lstm.bias), lengths),
             count,
@@ -231,10 +231,13 @@ class PlainBiLstm:
         return nn.utils.rnn.pad_packed_sequence(self.both(packed)[0], batch_first=True)[0]
 
     def padded(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """As the released code runs it, with the right values at the row's units."""
-        turned = turned_rows(mask)
-        other = rows_in_order(self.backwards(rows_in_order(rows, turned))[0], turned)
-        return torch.cat([self.forwards(rows)[0], other], -1)
+        """As the released code runs it, with the right values at the row's units; in fp32."""
+        # Not every CPU that can be told to compute in bf16 has such an LSTM.
+        with full_precision(rows.device):
+            rows = rows.float()
+            turned = turned_rows(mask)
+            other = rows_in_order(self.backwards(rows_in_order(rows, turned))[0], turned)
+            return torch.cat([self.forwards(rows)[0], other], -1)
 
 
 def recur_apart(prepared: Prepared, gates: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from pipelines.tables import EXTRACTIONS
 
 @dataclass(frozen=True)
 class Output:
-    """`finished`: for each row, when the worker had its batch done, in seconds.
+    """`finished`: for each row, when the worker had its batch done, in seconds; `workers`: how
+    many worked, None where rows do not say.
 
     `scores` are the attributes' scores alone, as the released code gives them for confidences.
     """
@@ -22,6 +23,7 @@ class Output:
     finished: Sequence[float]
     confidences: dict[Span, float]
     scores: dict[Span, float]
+    workers: int | None = None
 
     def of(self, products: frozenset[str]) -> "Output":
         """The spans of some products only."""
@@ -30,6 +32,7 @@ class Output:
             self.finished,
             {span: value for span, value in self.confidences.items() if span[0] in products},
             {span: value for span, value in self.scores.items() if span[0] in products},
+            self.workers,
         )
 
 
@@ -74,4 +77,5 @@ def peer_output(folder: Path) -> Output:
         for attribute, _, source, start, end, confidence in json.loads(values)
     }
     products = frozenset(map(str, frame["product_id"]))
-    return Output(products, frame["finished"].to_list(), spans, spans)
+    stamps = frame["finished"].to_list()
+    return Output(products, stamps, spans, spans, frame["worker"].n_unique())

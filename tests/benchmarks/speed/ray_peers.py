@@ -83,12 +83,12 @@ class RayDataActor:
 def run_ray_data(
     system: str, model: Path, rows: Path, out: Path, *, batch: int, cores: int
 ) -> None:
-    """read_parquet -> map_batches(class) -> write_parquet."""
+    """read_parquet -> repartition -> map_batches(class) -> write_parquet."""
     import ray
 
-    # Small tables would otherwise become one block, and all actors but one would idle.
     dataset = ray.data.read_parquet(str(rows), override_num_blocks=4 * cores)
-    dataset = dataset.select_columns(list(COLUMNS))
+    # Small blocks would otherwise go to one actor together, and all others would idle.
+    dataset = dataset.select_columns(list(COLUMNS)).repartition(target_num_rows_per_block=batch)
     dataset = dataset.map_batches(
         RayDataActor,
         fn_constructor_args=(system, str(model)),

@@ -157,6 +157,11 @@ def _add_peer(section: Section, bench: Workbench, ours: Output, peer: Peer) -> N
     same_rows = theirs.products == ours.products
     faster_whole = nightly["whole"] / whole if same_rows else None
     found = _compare(section, ours, theirs, peer)
+    cores = os.cpu_count() or 1
+    if theirs.workers is not None and theirs.workers < cores:
+        section.notes.append(
+            f"IDLE WORKERS: {peer.name} with {peer.system} used {theirs.workers} of {cores}"
+        )
     section.rows.append(
         (
             peer.name,
@@ -177,6 +182,7 @@ def _add_peer(section: Section, bench: Workbench, ours: Output, peer: Peer) -> N
         "products_per_second": rate,
         "whole": whole,
         "batches": len(set(theirs.finished)),
+        "workers": theirs.workers,
         "equal_spans": found.equal,
         "confidence_difference": found.confidence,
     }
