@@ -31,6 +31,7 @@ from ulsdram_core.seeding import generator_of
 
 MODALITIES = ("text", "picture", "both")
 KS = (1, 5, 10)
+NEAREST = 8  # rows among which a query's strangers are looked for
 
 
 @dataclass(frozen=True)
@@ -211,15 +212,27 @@ class MatchData:
     """[N] number of a row's text."""
     queries: Tensor
     """[Q] rows that ask."""
+    num_train: int = 0
+    """The first rows are the train split's."""
+
+    def described(self) -> str:
+        """How many ask whom, and how many of them pre-training may have seen."""
+        seen = int((self.queries < self.num_train).sum())
+        return (
+            f"{len(self.queries)} queries, {len(self.groups)} rows; {seen} of "
+            f"{len(self.queries)} queries are training products"
+        )
 
 
-def match_data(frame: pl.DataFrame, column: str) -> MatchData:
+def match_data(frame: pl.DataFrame, column: str, *, num_train: int = 0) -> MatchData:
     """Rows with equal `column` match; equal texts are no question and so no queries' partners."""
     if column not in frame.columns:
         raise ValueError(f"--match {column!r} is no column, expected one of {frame.columns}")
-    filled = pl.coalesce(pl.col(column).cast(pl.String), pl.int_range(pl.len()).cast(pl.String))
+    number = pl.col(column).cast(pl.String).rank("dense").cast(pl.Int64)
+    # A null matches nothing: its number is beyond those of all values.
+    alone = (pl.len() + 1 + pl.int_range(pl.len())).cast(pl.Int64)
     table = frame.select(
-        group=filled.rank("dense").cast(pl.Int64),
+        group=pl.coalesce(number, alone),
         title=pl.col("texts").fill_null("").rank("dense").cast(pl.Int64),
     ).with_columns(titles=pl.col("title").n_unique().over("group"))
     if column == PICTURE_HASH:
@@ -231,6 +244,7 @@ def match_data(frame: pl.DataFrame, column: str) -> MatchData:
         torch.tensor(table["group"].to_list()),
         torch.tensor(table["title"].to_list()),
         torch.tensor(queries, dtype=torch.long),
+        num_train,
     )
 
 
@@ -250,24 +264,29 @@ def match(system: System, data: MatchData, vectors: SplitVectors, *, folds: int)
 def _retrieved(system: System, data: MatchData, query: Tensor, gallery: Tensor, way: str) -> Figure:
     """R@k with intervals by group; texts equal to the query's own are left out of the answers."""
     queries = data.queries
-    same_title = torch.bincount(data.titles)[data.titles[queries]].max()
-    wide = best_matches(query[queries], gallery, max(KS) + int(same_title), own_Q=queries)
-    is_other = data.titles[wide] != data.titles[queries][:, None]
-    # Keeps the order of the answers that count, and moves the others to the end.
-    order = (~is_other).long().argsort(dim=1, stable=True)
-    matches = wide.gather(1, order)[:, : max(KS)]
+    matches = _nearest_others(data, query, gallery, max(KS))
     hits = hits_at(matches, data.groups[queries], data.groups, KS)
     values: dict[str, float] = {}
     for k, hit in hits.items():
         values[f"r{k}"] = float(hit.float().mean())
         values[f"r{k}_low"], values[f"r{k}_high"] = bootstrap_interval(hit, data.groups[queries])
-    detail = f"{len(queries)} queries, {len(data.groups)} rows"
-    return Figure("matching", system.name, way, "nearest", values, detail)
+    return Figure("matching", system.name, way, "nearest", values, data.described())
+
+
+def _nearest_others(data: MatchData, query: Tensor, gallery: Tensor, k: int) -> Tensor:
+    """[Q, k] nearest rows of each query, those with another text first."""
+    queries = data.queries
+    same_title = torch.bincount(data.titles)[data.titles[queries]].max()
+    wide = best_matches(query[queries], gallery, k + int(same_title), own_Q=queries)
+    is_other = data.titles[wide] != data.titles[queries][:, None]
+    # Keeps the order of the answers that count, and moves the others to the end.
+    order = (~is_other).long().argsort(dim=1, stable=True)
+    return wide.gather(1, order)[:, :k]
 
 
 def _matched_pairs(system: System, data: MatchData, texts: Tensor, *, folds: int) -> Figure:
     """A probe that tells pairs that match from the nearest that do not; groups never straddle."""
-    left, right, is_match = _pairs_to_judge(data, texts)
+    left, right, is_match = pairs_to_judge(data, texts)
     u, v = texts[left], texts[right]
     features = torch.cat([u * v, (u - v).abs()], 1)
     groups = data.groups[left]
@@ -290,9 +309,13 @@ def _matched_pairs(system: System, data: MatchData, texts: Tensor, *, folds: int
     return Figure("matching", system.name, "text to text", "linear probe", values, detail)
 
 
-def _pairs_to_judge(data: MatchData, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def pairs_to_judge(data: MatchData, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows left and right of each pair, and 1 where they match; texts of a pair always differ.
+
+    Equal texts would be told from matches at a glance, for no match has them.
+    """
     queries = data.queries
-    nearest = best_matches(texts[queries], texts, 8, own_Q=queries)
+    nearest = _nearest_others(data, texts, texts, NEAREST)
     left: list[int] = []
     right: list[int] = []
     labels: list[int] = []
@@ -302,7 +325,11 @@ def _pairs_to_judge(data: MatchData, texts: Tensor) -> tuple[Tensor, Tensor, Ten
     for place, row in enumerate(queries.tolist()):
         group = int(data.groups[row])
         partners = [m for m in members[group] if data.titles[m] != data.titles[row]]
-        strangers = [m for m in nearest[place].tolist() if data.groups[m] != group]
+        strangers = [
+            m
+            for m in nearest[place].tolist()
+            if data.groups[m] != group and data.titles[m] != data.titles[row]
+        ]
         chosen = [(p, 1) for p in partners] + [(s, 0) for s in strangers[: max(1, len(partners))]]
         for other, label in chosen:
             left.append(row)

@@ -130,7 +130,8 @@ def _measure(
             yield from cluster(system, column, seeds=range(request.seeds))
         everything = _joined(system)
         for column in request.matches:
-            data = match_data(everything.frame, column)
+            num_train = system.splits["train"].frame.height
+            data = match_data(everything.frame, column, num_train=num_train)
             yield from match(system, data, everything, folds=request.folds)
     if request.extract is not None:
         settings = ExtractSettings(
@@ -167,7 +168,7 @@ def _check_columns(request: TasksRequest, system: System) -> None:
 
 def _joined(system: System) -> SplitVectors:
     """All splits as one gallery: duplicates straddle splits."""
-    parts = list(system.splits.values())
+    parts = [system.splits[split] for split in SPLITS]
     names = set.intersection(*(set(part.frame.columns) for part in parts))
     frame = pl.concat([part.frame.select(sorted(names)) for part in parts])
     aligned = [part.embeddings for part in parts if part.embeddings is not None]
@@ -243,6 +244,8 @@ def render_figures(figures: Sequence[Figure]) -> str:
         "# Tasks of the pre-trained encoders",
         "",
         "e-CLIP here is a reconstruction; no figure is the paper's. Intervals are 95%.",
+        "",
+        "Training products are rows of train/: pre-training may have seen them and their partners.",
         "",
     ]
     for task in dict.fromkeys(figure.task for figure in figures):
