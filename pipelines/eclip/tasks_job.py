@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipelines.eclip.extract_task import ExtractSettings, extract_figures
+from pipelines.eclip.match_task import match, match_data
 from pipelines.eclip.pretrain import PretrainRequest, starting_encoders
 from pipelines.eclip.recipe import load_eclip_recipe
 from pipelines.eclip.table import open_pairs
@@ -22,8 +23,6 @@ from pipelines.eclip.tasks import (
     class_labels,
     classify,
     cluster,
-    match,
-    match_data,
     recognise,
 )
 from pipelines.eclip.vectors import (

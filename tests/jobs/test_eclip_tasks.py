@@ -6,10 +6,10 @@ import torch
 
 from jobs import eclip_tasks as job
 from pipelines.demo_tables import write_splits
+from pipelines.eclip.match_task import match_data
 from pipelines.eclip.pretrain import PretrainRequest, starting_encoders
 from pipelines.eclip.recipe import load_eclip_recipe
 from pipelines.eclip.table import open_pairs
-from pipelines.eclip.tasks import match_data
 from pipelines.storage import Storage
 from pipelines.tables import Columns
 from ulsdram_core.demo import DemoConfig, generate

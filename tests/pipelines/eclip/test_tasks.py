@@ -1,32 +1,59 @@
 import polars as pl
+import pytest
 import torch
 
-from pipelines.eclip.tasks import match_data, pairs_to_judge
+from pipelines.eclip.tasks import ProbeSettings, System, classify, recognise
+from pipelines.eclip.vectors import SplitVectors
+from ulsdram_core.eclip.embedder import Embedder, Vectors
+from ulsdram_core.eclip.parts import EclipConfig, assemble_eclip
+from ulsdram_core.tokenizer import build_tokenizer
 
-ROWS = {
-    "texts": ["red shirt", "shirt, red", "red shirt", "blue shirt", "a mug", "mug, white"],
-    "key": ["x", "x", "y", "z", "m", "m"],
-}
-
-
-def test_pairs_to_judge_never_have_equal_texts():
-    data = match_data(pl.DataFrame(ROWS), "key")
-    vectors = torch.nn.functional.normalize(
-        torch.tensor([[1, 0.0], [1, 0.1], [1, 0.0], [1, 0.5], [0, 1.0], [0.1, 1]]), dim=1
-    )
-    left, right, is_match = pairs_to_judge(data, vectors)
-    assert (data.titles[left] != data.titles[right]).all()
-    pairs = set(zip(left.tolist(), right.tolist(), is_match.tolist(), strict=True))
-    assert {(0, 1, 1), (0, 3, 0), (1, 0, 1), (4, 5, 1)} <= pairs
+CLASSES = ("mug", "shirt")
 
 
-def test_a_null_key_matches_nothing():
-    frame = pl.DataFrame({"texts": list("abcdef"), "key": [2, 5, None, None, None, None]})
-    data = match_data(frame, "key")
-    assert len(set(data.groups.tolist())) == 6
-    assert not len(data.queries)
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    encoders = {"text_encoder": {"hidden": 16, "layers": 1, "heads": 2},
+                "image_encoder": {"architecture": "tiny", "width": 4}, "dim": 8}  # fmt: skip
+    config = EclipConfig.model_validate({"model": encoders, "image": {"size": 32}})
+    return Embedder(assemble_eclip(config, build_tokenizer(["a mug", "a shirt"], 100)))
 
 
-def test_queries_that_pretraining_may_have_seen_are_counted():
-    data = match_data(pl.DataFrame(ROWS), "key", num_train=2)
-    assert data.described() == "4 queries, 6 rows; 2 of 4 queries are training products"
+def system_of(embedder, **values) -> System:
+    """Splits whose vectors tell `values` apart: a row per value."""
+    splits = {}
+    for split, column in values.items():
+        numbers = [CLASSES.index(value) if value in CLASSES else 0 for value in column]
+        vectors = torch.eye(16)[torch.tensor(numbers)] + 0.01
+        everything = torch.ones(len(column), dtype=torch.bool)
+        found = Vectors(vectors, vectors, everything, everything)
+        splits[split] = SplitVectors(pl.DataFrame({"kind": column}), found, None)
+    return System("tiny", embedder, splits)
+
+
+KNOWN = ["mug", "shirt"] * 4
+
+
+def test_rows_without_a_label_are_left_out_and_counted(embedder):
+    test = ["mug", "shirt", None, None, "hat"]
+    system = system_of(embedder, train=KNOWN, valid=KNOWN, test=test)
+    for figure in classify(system, "kind", ProbeSettings()):
+        assert figure.detail == "3 rows, 2 without a label left out"
+        if figure.way == "linear probe":
+            assert figure.values["accuracy"] == pytest.approx(2 / 3)
+            assert figure.values["macro_f1"] == pytest.approx(1)
+    figures = recognise(system, "mugs", pl.col("kind") == "mug", ProbeSettings())
+    assert {figure.detail for figure in figures} == {"1 of 3 rows, 2 without a label left out"}
+
+
+def test_a_test_split_without_labels_is_named(embedder):
+    system = system_of(embedder, train=KNOWN, valid=KNOWN, test=[None, "hat"])
+    with pytest.raises(ValueError, match="no row of test"):
+        classify(system, "kind", ProbeSettings())
+
+
+def test_a_sample_without_positives_is_named(embedder):
+    rare = ["mug"] * 50 + ["shirt"]
+    system = system_of(embedder, train=rare, valid=KNOWN, test=KNOWN)
+    with pytest.raises(ValueError, match=r"2 train rows drawn for 'shirts'.*--probe-rows"):
+        recognise(system, "shirts", pl.col("kind") == "shirt", ProbeSettings(max_rows=2))

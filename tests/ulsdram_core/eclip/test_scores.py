@@ -13,6 +13,7 @@ from ulsdram_core.eclip.scores import (
     bootstrap_interval,
     f1_at,
     macro_f1,
+    mean_interval,
     normalized_information,
     purity,
 )
@@ -129,3 +130,12 @@ def test_k_means_finds_blobs_and_keeps_to_its_seed():
     assert normalized_information(found, labels) > 0.7
     assert torch.equal(found, k_means(vectors, 3, seed=1))
     assert int(k_means(torch.ones(5, 4), 3, seed=0).max()) <= 2
+
+
+@pytest.mark.parametrize(("count", "factor"), [(2, 12.706), (5, 2.776), (31, 2.042)])
+def test_few_values_give_the_interval_of_student(count, factor):
+    values = torch.arange(count).float()
+    low, high = mean_interval(values)
+    half = factor * float(values.std()) / count**0.5
+    assert high - low == pytest.approx(2 * half, rel=2e-4)
+    assert (low + high) / 2 == pytest.approx(float(values.mean()), abs=1e-6)
