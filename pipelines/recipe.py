@@ -148,4 +148,4 @@ def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         module = kind.__module__.replace(".", "/")
         return f"unknown key {place}; see the field lists in {module}.py"
-    return f"{place}: {first['msg']}"
+    return f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")

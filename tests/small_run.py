@@ -14,5 +14,6 @@ SMALL_PRETRAINING = [
     "model.text_encoder.hidden=32", "model.text_encoder.layers=1", "model.image_encoder.width=8",
     "image.size=32", "pretrain.epochs=2", "pretrain.stream_pairs=16", "run.vocab_size=400",
     "run.pool_pairs=40", "run.checkpoint_steps=2", "pretrain.growth.start_streams=2",
+    "pretrain.growth.max_streams=2",
     "pretrain.validations=2",
 ]  # fmt: skip

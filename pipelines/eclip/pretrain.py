@@ -1,5 +1,6 @@
 """A pre-training run from the driver's side: check, start, train, publish the model."""
 
+import json
 import logging
 import tempfile
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from safetensors.torch import load_file
 
 from pipelines.cluster import connect_cluster
@@ -26,11 +28,28 @@ from pipelines.train.runs import (
     run_workers,
 )
 from pipelines.train.state import BEST
-from ulsdram_core.eclip.parts import EclipParts, assemble_eclip, load_eclip, save_eclip
+from ulsdram_core.eclip.parts import (
+    EclipConfig,
+    EclipParts,
+    assemble_eclip,
+    load_eclip,
+    save_eclip,
+)
+from ulsdram_core.eclip.streams import check_norms
 from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "valid")
+# What a model that is there already no longer needs: where its weights came from, how it began.
+_ONLY_AT_THE_START = frozenset(
+    {
+        "model.text_encoder.architecture",
+        "model.text_encoder.vectors",
+        "model.image_encoder.weights",
+        "model.temperature",
+        "is_aligned",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,11 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
         log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
     start = starting_encoders(request, tables["train"])
+    check_norms(
+        start.model,
+        num_streams=request.recipe.pretrain.growth.max_streams,
+        num_workers=request.num_workers,
+    )
     connect_cluster()
     with tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
@@ -77,7 +101,9 @@ def starting_encoders(request: PretrainRequest, table: LabelledTable | None) -> 
     """The encoders as they came, or those of --init-from; a tiny one learns its pieces here."""
     if request.init_from is not None:
         with request.init_from.local_copy() as folder:
-            return load_eclip(folder)
+            parts = load_eclip(folder)
+        _check_config(parts.config, request.recipe.config(), request.init_from)
+        return parts
     recipe = request.recipe
     torch.manual_seed(recipe.pretrain.seed)
     encoder = recipe.model.text_encoder
@@ -87,6 +113,39 @@ def starting_encoders(request: PretrainRequest, table: LabelledTable | None) -> 
         assert table is not None
         tokenizer = build_tokenizer(table.first_texts(), recipe.run.vocab_size)
     return assemble_eclip(recipe.config(), tokenizer, random_init=request.random_init)
+
+
+def _check_config(found: EclipConfig, wanted: EclipConfig, place: Storage) -> None:
+    """Refuse a recipe that is not the model's: pictures and embeddings would have two sizes."""
+    given, expected = _leaves(found), _leaves(wanted)
+    names = [
+        name
+        for name in sorted(given.keys() | expected.keys())
+        if name not in _ONLY_AT_THE_START and given.get(name) != expected.get(name)
+    ]
+    if names:
+        raise ValueError(
+            f"--init-from {place.uri} has {_shown(given, names)}, expected "
+            f"{_shown(expected, names)} as in the recipe; add "
+            + " ".join(f"--set {name}={json.dumps(given.get(name))}" for name in names)
+            + " or start from another model"
+        )
+
+
+def _leaves(config: BaseModel) -> dict[str, Any]:
+    """Every value of a config by its dotted name."""
+    found: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            found |= {f"{name}.{key}": leaf for key, leaf in _leaves(value).items()}
+        else:
+            found[name] = value
+    return found
+
+
+def _shown(leaves: dict[str, Any], names: list[str]) -> str:
+    return ", ".join(f"{name}={json.dumps(leaves.get(name))}" for name in names)
 
 
 def pretrain_fingerprint(request: PretrainRequest, tables: dict[str, LabelledTable]) -> str:

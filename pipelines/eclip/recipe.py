@@ -1,8 +1,9 @@
 """e-CLIP recipes: `kind = "eclip"`, a whole pre-training run as one TOML file."""
 
 from collections.abc import Sequence
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.recipe import read_recipe
 from pipelines.tables import Columns
@@ -51,6 +52,18 @@ class EclipRecipe(BaseModel):
     catalog_column: str | None = Field(
         "catalog_id", description="column that tells which listings are one product; null: none"
     )
+
+    @model_validator(mode="after")
+    def _batch_fits_the_pool(self) -> Self:
+        streams = self.pretrain.growth.max_streams
+        size = streams * self.pretrain.stream_pairs
+        if size > self.run.pool_pairs:
+            raise ValueError(
+                f"a worker's batch may grow to {size} pairs (pretrain.growth.max_streams {streams} "
+                f"x pretrain.stream_pairs {self.pretrain.stream_pairs}), expected at most "
+                f"run.pool_pairs, {self.run.pool_pairs}; raise run.pool_pairs or lower one of them"
+            )
+        return self
 
     def config(self) -> EclipConfig:
         """What the model directory keeps of it."""

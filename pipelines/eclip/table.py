@@ -57,13 +57,23 @@ def open_pairs(
 
 def open_recipe_pairs(data: Storage, split: str, recipe: EclipRecipe) -> LabelledTable:
     """One split, with the columns that a recipe reads."""
-    return open_pairs(
+    table = open_pairs(
         data,
         split,
         columns=recipe.columns,
         sources=recipe.text.sources,
         extra=(recipe.catalog_column,),
     )
+    kind = recipe.pretrain.targets.kind
+    # Without catalogue ids every listing is a product of its own: plain CLIP under another name.
+    if kind != "identity" and recipe.catalog_column not in table.names:
+        raise TableError(
+            f"{table.place.uri} has no column {recipe.catalog_column!r}, expected catalogue ids "
+            f"for pretrain.targets.kind={kind}; run jobs/prepare.py pairs, name the column with "
+            "--set catalog_column=NAME, or train plain CLIP with --set "
+            "pretrain.targets.kind=identity"
+        )
+    return table
 
 
 def texts_of(row: Mapping[str, Any], table: LabelledTable) -> dict[str, str]:

@@ -13,7 +13,7 @@ from ulsdram_core.eclip.dual_encoder import DualEncoder
 from ulsdram_core.eclip.growth import Growth, GrowthConfig
 from ulsdram_core.eclip.pairs import Pair, PairBatch, draw_streams, order_pairs
 from ulsdram_core.eclip.parts import EclipParts
-from ulsdram_core.eclip.streams import BatchLoss, MultiStream
+from ulsdram_core.eclip.streams import BatchLoss, MultiStream, check_norms
 from ulsdram_core.eclip.targets import TargetConfig
 from ulsdram_core.eclip.validation import validate_pairs
 from ulsdram_core.optim import OptimConfig
@@ -129,6 +129,7 @@ def pretrain(
         raise ValueError(f"found {len(pairs)} pairs, expected at least two; check the data")
     device = torch.device(device)
     model = parts.model.to(device)
+    check_norms(model, num_streams=config.growth.max_streams, num_workers=1)
     precision = choose_precision(config.precision, device)
     streams = MultiStream(model, config.targets, precision=precision)
     step = build_step(model, config, streams, total_pairs=config.epochs * len(pairs))

@@ -71,7 +71,9 @@ class MultiStream:
         Gradients are summed over the workers, so that every worker ends with the same ones.
         A worker may come with no stream at all.
         """
-        self._check_norms(len(streams))
+        is_cut = len(streams) > 1 or self.workers.world > 1
+        if is_cut and (live := _live_norms(self.model)):
+            raise _norms_error(live[0], len(streams), self.workers.world)
         device = self.model.log_scale.device
         # A single stream keeps its graph: running it twice would buy nothing.
         is_single = len(streams) == 1
@@ -123,14 +125,28 @@ class MultiStream:
         total = self.workers.sum(torch.tensor(loss, dtype=torch.float64, device=empty.device))
         return BatchLoss(float(total), len(text_NE)), gradients[0], gradients[1]
 
-    def _check_norms(self, num_streams: int) -> None:
-        if num_streams > 1 and self.model.training:
-            for name, module in self.model.named_modules():
-                if isinstance(module, _BatchNorm) and module.training:
-                    raise ValueError(
-                        f"{name} is a batch norm in training mode, so {num_streams} streams would "
-                        "not equal one batch; set image_encoder.freeze_batch_norm = true"
-                    )
+
+def check_norms(model: DualEncoder, *, num_streams: int, num_workers: int) -> None:
+    """Refuse, before training starts, batch norms that would be live where a batch is ever cut."""
+    was_training = model.training
+    live = _live_norms(model.train())
+    model.train(was_training)
+    if live and (num_streams > 1 or num_workers > 1):
+        raise _norms_error(live[0], num_streams, num_workers)
+
+
+def _live_norms(model: DualEncoder) -> list[str]:
+    modules = model.named_modules()
+    return [name for name, m in modules if isinstance(m, _BatchNorm) and m.training]
+
+
+def _norms_error(name: str, num_streams: int, num_workers: int) -> ValueError:
+    return ValueError(
+        f"{name} is a batch norm with live statistics, expected frozen ones where a batch may be "
+        f"cut ({num_streams} streams, {num_workers} workers); set "
+        "model.image_encoder.freeze_batch_norm=true, or train with one worker and "
+        "pretrain.growth.max_streams=1"
+    )
 
 
 def _gradient(tensor: Tensor) -> Tensor:

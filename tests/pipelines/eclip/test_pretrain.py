@@ -14,7 +14,7 @@ from pipelines.storage import Storage
 from ulsdram_core.demo import DemoConfig
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.eclip.pairs import catalog_number, collate_pairs
-from ulsdram_core.eclip.parts import load_eclip
+from ulsdram_core.eclip.parts import load_eclip, save_eclip
 from ulsdram_core.eclip.pretraining import build_step
 from ulsdram_core.eclip.streams import MultiStream
 from ulsdram_core.text import TextProcessor
@@ -89,6 +89,68 @@ def test_a_recipe_of_another_kind_is_refused():
         load_eclip_recipe("eclip_tiny", ["pretrain.epoch=1"])
     with pytest.raises(ValueError, match="one of: eclip_small, eclip_tiny"):
         load_eclip_recipe("nope")
+
+
+@pytest.fixture(scope="module")
+def start_model(data, tmp_path_factory):
+    recipe = load_eclip_recipe("eclip_tiny", SMALL)
+    request = PretrainRequest(recipe, Storage.of(data), Storage.of("unused"))
+    parts = starting_encoders(request, open_recipe_pairs(request.data, "train", recipe))
+    return Storage.of(save_eclip(parts, tmp_path_factory.mktemp("start") / "model"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("image.size=64", r"has image\.size=32, expected image\.size=64.*--set image\.size=32 or"),
+        ("model.dim=32", r"has model\.dim=64, expected model\.dim=32"),
+        ("model.image_encoder.architecture=resnet18", r'architecture="tiny"'),
+    ],
+)
+def test_a_recipe_that_is_not_the_models_is_refused(data, start_model, override, message):
+    """Also by the whole run, before anything starts."""
+    recipe = load_eclip_recipe("eclip_tiny", [*SMALL, override])
+    request = PretrainRequest(recipe, Storage.of(data), Storage.of("unused"), init_from=start_model)
+    with pytest.raises(ValueError, match=message):
+        pretrain(request)
+
+
+def test_a_model_goes_on_with_its_own_recipe(data, start_model):
+    overrides = [*SMALL, "pretrain.epochs=7", "model.temperature=0.1"]
+    recipe = load_eclip_recipe("eclip_tiny", overrides)
+    request = PretrainRequest(recipe, Storage.of(data), Storage.of("unused"), init_from=start_model)
+    assert starting_encoders(request, None).config.model.dim == 64
+
+
+def test_live_batch_norms_are_refused_before_the_run(data):
+    live = "model.image_encoder.freeze_batch_norm=false"
+    recipe = load_eclip_recipe("eclip_tiny", [*SMALL, live])
+    request = PretrainRequest(recipe, Storage.of(data), Storage.of("unused"))
+    with pytest.raises(ValueError, match="freeze_batch_norm=true"):
+        pretrain(request)
+
+
+def test_a_table_without_catalogue_ids_is_plain_clip_by_request_only(data, tmp_path):
+    import polars as pl
+
+    (tmp_path / "train").mkdir()
+    frame = pl.read_parquet(data / "train" / "part-00000.parquet").drop("catalog_id")
+    frame.write_parquet(tmp_path / "train" / "a.parquet")
+    place = Storage.of(tmp_path)
+    for override in ("pretrain.targets.kind=mixed", "catalog_column=null"):
+        recipe = load_eclip_recipe("eclip_tiny", [override])
+        with pytest.raises(TableError, match=r"prepare\.py pairs.*targets\.kind=identity"):
+            open_recipe_pairs(place, "train", recipe)
+    plain = load_eclip_recipe("eclip_tiny", ["pretrain.targets.kind=identity"])
+    assert open_recipe_pairs(place, "train", plain).num_rows == frame.height
+    named = load_eclip_recipe("eclip_tiny", ["catalog_column=product_id"])
+    assert open_recipe_pairs(place, "train", named).num_rows == frame.height
+
+
+def test_a_batch_that_outgrows_the_pool_is_refused():
+    with pytest.raises(ValueError, match=r"recipe eclip_tiny: a worker's batch may grow to 256"):
+        load_eclip_recipe("eclip_tiny", ["run.pool_pairs=255"])
+    load_eclip_recipe("eclip_tiny", ["run.pool_pairs=256"])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import torch.multiprocessing as mp
 
 from ulsdram_core.eclip.contrast import contrast
 from ulsdram_core.eclip.pairs import collate_pairs
-from ulsdram_core.eclip.streams import MultiStream
+from ulsdram_core.eclip.pretraining import PretrainConfig, pretrain
+from ulsdram_core.eclip.streams import MultiStream, check_norms
 from ulsdram_core.eclip.targets import TargetConfig
 from ulsdram_core.eclip.workers import Workers
 
@@ -75,6 +76,25 @@ def test_live_batch_norms_are_refused(parts_of, pairs, cut):
     with pytest.raises(ValueError, match="freeze_batch_norm"):
         MultiStream(model, TARGETS).backward(cut(pairs, 2))
     MultiStream(model, TARGETS).backward(cut(pairs, 1))
+    with pytest.raises(ValueError, match="2 workers"):
+        MultiStream(model, TARGETS, workers=Workers(0, 2)).backward(cut(pairs, 1))
+
+
+@pytest.mark.parametrize(("streams", "workers"), [(2, 1), (1, 2)])
+def test_live_batch_norms_are_refused_before_training(parts_of, streams, workers):
+    image = {"architecture": "tiny", "width": 8, "freeze_batch_norm": False}
+    live = parts_of(model={"image_encoder": image}).model.eval()
+    with pytest.raises(ValueError, match=f"{streams} streams, {workers} workers"):
+        check_norms(live, num_streams=streams, num_workers=workers)
+    assert not live.training
+    check_norms(live, num_streams=1, num_workers=1)
+    check_norms(parts_of().model, num_streams=streams, num_workers=workers)
+
+
+def test_pretraining_that_may_grow_refuses_live_batch_norms(parts_of, pairs):
+    image = {"architecture": "tiny", "width": 8, "freeze_batch_norm": False}
+    with pytest.raises(ValueError, match="freeze_batch_norm"):
+        next(pretrain(parts_of(model={"image_encoder": image}), pairs, PretrainConfig()))
 
 
 def work(rank: int, world: int, port: int, model, streams, results) -> None:
