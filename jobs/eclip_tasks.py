@@ -54,7 +54,13 @@ def parser() -> argparse.ArgumentParser:
     add("--extract-shares", default="0.01,0.1", help="shares of the labels to train on")
     add("--extract-steps", type=int, default=200, help="least steps, by more epochs")
     add("--extract-test-rows", type=int, help="score extraction on the first N test rows")
-    add("--fine-tune", type=int, default=0, metavar="EPOCHS", help="also fine-tune categories")
+    add(
+        "--fine-tune",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="also fine-tune on --category and --binary",
+    )
     add("--probe-rows", type=int, default=10_000, help="most rows a linear probe is fitted on")
     add("--probe-steps", type=int, default=40, help="L-BFGS steps of a linear probe")
     add("--template", default="{}", help="text around a class name for zero-shot")

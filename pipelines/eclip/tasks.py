@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from pipelines.eclip.vectors import SplitVectors
 from ulsdram_core.eclip.embedder import Embedder
+from ulsdram_core.eclip.finetune import Modality
 from ulsdram_core.eclip.probe import LinearProbe, choose_probe, k_means
 from ulsdram_core.eclip.scores import (
     accuracy,
@@ -27,7 +28,7 @@ from ulsdram_core.eclip.scores import (
 from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.seeding import generator_of
 
-MODALITIES = ("text", "picture", "both")
+MODALITIES: tuple[Modality, ...] = ("text", "picture", "both")
 UNKNOWN_CLASS, NO_LABEL = -1, -2  # what stands for a class
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from pipelines.eclip.extract_task import ExtractSettings, extract_figures
+from pipelines.eclip.finetune_task import FineTuning, fine_tuned_binary, fine_tuned_classes
 from pipelines.eclip.match_task import match, match_data
 from pipelines.eclip.pretrain import PretrainRequest, starting_encoders
 from pipelines.eclip.recipe import load_eclip_recipe
@@ -20,14 +20,12 @@ from pipelines.eclip.tasks import (
     Figure,
     ProbeSettings,
     System,
-    class_labels,
     classify,
     cluster,
     recognise,
 )
 from pipelines.eclip.vectors import (
     SplitVectors,
-    decoded_products,
     embed_split,
     join_vectors,
     split_frame,
@@ -38,11 +36,8 @@ from pipelines.recipe import Recipe
 from pipelines.storage import Storage
 from pipelines.tables import Columns
 from ulsdram_core.eclip.embedder import Embedder
-from ulsdram_core.eclip.finetune import FineTuneConfig, classify_pairs, fine_tune
-from ulsdram_core.eclip.pairs import Pair, make_pair
+from ulsdram_core.eclip.finetune import FineTuneConfig
 from ulsdram_core.eclip.parts import EclipParts, load_eclip
-from ulsdram_core.eclip.scores import macro_f1
-from ulsdram_core.schema import Product
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
@@ -119,12 +114,17 @@ def _measure(
     if request.categories or labels or request.clusters or request.matches:
         system = _embedded(name, parts, request, tables)
         _check_columns(request, system)
+        tuning = None
+        if request.fine_tune is not None:
+            tuning = FineTuning(tables, request.fine_tune, request.probe)
         for column in request.categories:
             yield from classify(system, column, request.probe, template=request.template)
-            if request.fine_tune is not None:
-                yield _fine_tuned(system, column, request, tables)
+            if tuning is not None:
+                yield from fine_tuned_classes(system, column, tuning)
         for label, expression in labels.items():
             yield from recognise(system, label, expression, request.probe)
+            if tuning is not None:
+                yield from fine_tuned_binary(system, label, expression, tuning)
         for column in request.clusters:
             yield from cluster(system, column, seeds=range(request.seeds))
         everything = _joined(system)
@@ -187,47 +187,6 @@ def _labelled(request: TasksRequest, split: str) -> LabelledTable:
         sources=request.extract.text.sources,
         uses_pictures=request.extract.image is not None,
     )
-
-
-def _fine_tuned(
-    system: System, column: str, request: TasksRequest, tables: Mapping[str, LabelledTable]
-) -> Figure:
-    """Category classification by the encoders fine-tuned on at most `probe.max_rows` rows."""
-    assert request.fine_tune is not None
-    _, labels = class_labels(system, column)
-    size = system.embedder.parts.config.image.size
-    train = _pairs(system, tables["train"], request.limit)
-    usable = [i for i, pair in enumerate(train) if pair is not None and labels["train"][i] >= 0]
-    usable = usable[: request.probe.max_rows]
-    model = fine_tune(
-        system.embedder.model,
-        [pair for i in usable if (pair := train[i]) is not None],
-        [int(labels["train"][i]) for i in usable],
-        request.fine_tune,
-        picture_size=size,
-    )
-    test = _pairs(system, tables["test"], request.limit)
-    shown = [i for i, pair in enumerate(test) if pair is not None]
-    pairs = [pair for pair in test if pair is not None]
-    predicted = classify_pairs(model, pairs, picture_size=size).argmax(1)
-    wanted = labels["test"][shown]
-    known = wanted >= 0
-    values = {
-        "accuracy": float((predicted == wanted).float().mean()),
-        "macro_f1": macro_f1(predicted[known], wanted[known]),
-    }
-    detail = f"{len(usable)} trained on, {len(pairs)} rows"
-    return Figure(f"category {column}", system.name, "both", "fine-tune", values, detail)
-
-
-def _pairs(system: System, table: LabelledTable, limit: int | None) -> list[Pair | None]:
-    frame = table.scan() if limit is None else table.scan().head(limit)
-    rows: pa.Table = frame.select(table.names).collect(engine="streaming").to_arrow()
-    embedder = system.embedder
-    return [
-        make_pair(Product(p.product_id, p.texts), p.pictures, embedder.text, None)
-        for p in decoded_products(rows, table, embedder.parts.config.image)
-    ]
 
 
 def _write(request: TasksRequest, figures: Sequence[Figure], *, seconds: float) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipelines.eclip.table import texts_of
 from pipelines.labelled import LabelledTable, encoded_pictures
+from pipelines.nightly.inputs import file_version
 from ulsdram_core.eclip.embedder import Embedder, Vectors
 from ulsdram_core.errors import PictureError
 from ulsdram_core.extractor import DecodedProduct
@@ -139,6 +140,12 @@ def join_vectors(parts: Sequence[Vectors]) -> Vectors:
 
 
 def _key(embedder: Embedder, table: LabelledTable, frame: pl.DataFrame) -> str:
-    sizes = [table.place.sibling(name).info().get("size") for name in table.files]
-    known = [embedder.parts.model_id(), table.files, sizes, frame.height, table.sources]
+    """Names all that the vectors depend on: other columns or a rewritten file, another key."""
+    infos = [table.place.sibling(name).info() for name in table.files]
+    files = [
+        (name, info.get("size"), file_version(info))
+        for name, info in zip(table.files, infos, strict=True)
+    ]
+    columns = table.columns.model_dump(mode="json")
+    known = [embedder.parts.model_id(), files, frame.height, table.sources, columns]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:24]

@@ -80,7 +80,10 @@ def test_every_task_is_measured_for_every_system(report, shop):
             ("picture", "linear probe"),
             ("both", "linear probe"),
         } <= ways
-        assert ("both", "fine-tune") in ways
+        for task in ("category category", "binary watch"):
+            tuned = figures(report, system=system, task=task, way="fine-tune")
+            assert [f["modality"] for f in tuned] == ["text", "picture", "both"]
+            assert all(" trained on, " in f["detail"] for f in tuned)
         assert ("text to text", "nearest") in ways
     # Without trained heads a picture cannot be compared with a text.
     assert not figures(report, system="as they came", modality="picture to text")
@@ -98,11 +101,14 @@ def test_pretrained_encoders_read_categories_off_pictures(report):
         report, task="category category", modality="both", way="linear probe", system="e-CLIP"
     )
     assert figure["values"]["accuracy"] > 0.5
-    (figure,) = figures(report, task="binary watch", modality="text", system="e-CLIP")
+    (figure,) = figures(
+        report, task="binary watch", modality="text", way="linear probe", system="e-CLIP"
+    )
     assert figure["values"]["auc"] > 0.9
     (figure,) = figures(report, task="matching", modality="picture to text")
     assert figure["values"]["r1_low"] <= figure["values"]["r1"] <= figure["values"]["r1_high"]
     assert figure["values"]["r1"] <= figure["values"]["r5"] <= figure["values"]["r10"]
+    assert "queries are training products" in figure["detail"]
 
 
 @pytest.mark.usefixtures("report")

@@ -1,10 +1,11 @@
-"""Fine-tuning: both encoders and a linear layer, trained on labels.
+"""Fine-tuning: one encoder or both and a linear layer, trained on labels.
 
 Axes: B products, C classes.
 """
 
 import copy
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from ulsdram_core.eclip.dual_encoder import DualEncoder
 from ulsdram_core.eclip.pairs import Pair, collate_pairs
 from ulsdram_core.optim import OptimConfig
 from ulsdram_core.seeding import generator_of, seed_of
+
+Modality = Literal["text", "picture", "both"]
 
 
 class FineTuneConfig(BaseModel):
@@ -33,16 +36,24 @@ class FineTuneConfig(BaseModel):
 
 
 class Classifier(nn.Module):
-    """Text and picture features side by side, then a linear layer; names as OptimConfig's parts."""
+    """Features of a modality, or both side by side, then a linear layer.
 
-    def __init__(self, encoder: DualEncoder, num_classes: int) -> None:
+    Its parts are named as OptimConfig's; an encoder that is not read is no part.
+    """
+
+    def __init__(self, encoder: DualEncoder, num_classes: int, modality: Modality) -> None:
         super().__init__()
         encoder = copy.deepcopy(encoder)
-        self.config = encoder.config
-        self.text_encoder = encoder.text_encoder
-        self.image_encoder = encoder.image_encoder
-        self._features = (encoder.text_features, encoder.picture_features)
-        width = encoder.text_encoder.hidden + encoder.image_encoder.region_dim
+        self._features = []
+        width = 0
+        if modality != "picture":
+            self.text_encoder = encoder.text_encoder
+            self._features.append(encoder.text_features)
+            width += encoder.text_encoder.hidden
+        if modality != "text":
+            self.image_encoder = encoder.image_encoder
+            self._features.append(encoder.picture_features)
+            width += encoder.image_encoder.region_dim
         self.layer = nn.Linear(width, num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -59,10 +70,11 @@ def fine_tune(
     config: FineTuneConfig,
     *,
     picture_size: int,
+    modality: Modality = "both",
 ) -> Classifier:
     """Train a copy of the encoders and a linear layer; the given ones stay as they are."""
     torch.manual_seed(seed_of(config.seed, "layer"))
-    model = Classifier(encoder, max(labels) + 1).to(encoder.log_scale.device)
+    model = Classifier(encoder, max(labels) + 1, modality).to(encoder.log_scale.device)
     per_epoch = -(-len(pairs) // config.batch_size)
     optimizer, schedule = config.optim.build(model, config.epochs * per_epoch)
     model.train()
