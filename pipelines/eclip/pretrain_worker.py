@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
 
+from pipelines.eclip.pools import part_rows, pools_of
 from pipelines.eclip.pretrain_state import PretrainProgress, load_progress, save_progress
 from pipelines.eclip.recipe import EclipRecipe
 from pipelines.eclip.table import pairs_of_rows
@@ -92,7 +93,8 @@ class PretrainWorker:
         progress = self.progress
         last_report = started = time.monotonic()
         pool_start = 0
-        for number, rows in enumerate(shard_tables("train", self.settings.recipe.run.pool_pairs)):
+        parts = shard_tables("train", part_rows(self.settings.recipe.run.pool_pairs))
+        for number, rows in enumerate(pools_of(parts, progress.epoch)):
             if progress.epoch_rows < pool_start + rows.num_rows:
                 for batch in self._batches(rows, number, pool_start):
                     found = self._train(batch)

@@ -22,7 +22,10 @@ class CourseConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool_pairs: int = Field(
-        4096, ge=2, description="pairs of a worker shuffled together; their pixels are in memory"
+        4096,
+        ge=2,
+        description="pairs of a worker shuffled together, at least a batch of max_streams; their "
+        "pixels are in memory",
     )
     checkpoint_steps: int = Field(50, ge=1, description="steps between checkpoints")
     keep_decoded_mb: int = Field(
