@@ -42,16 +42,19 @@ def parse_decision(
 ) -> Decision | None:
     """The answer of one row, None if there is none yet.
 
-    A right value alone says that the given one is wrong, unless both are the same.
+    A right value alone says that the given one is wrong, unless both are the same; without a
+    given one, it says that the right value is missing.
     """
     if not said and not right:
         return None
     product_id, attribute, value = identity
-    if not (product_id and attribute and value):
+    if not (product_id and attribute and (value or right)):
         raise ReviewError(f"{where} lacks product_id, attribute or value; fill it or drop the row")
     is_correct = _ANSWERS.get(said.lower()) if said else right == value
     if is_correct is None:
         raise ReviewError(f"{where} has correct={said!r}, expected yes or no; correct the cell")
+    if not value:
+        return Decision(product_id, attribute, right, is_correct=True)
     if is_correct and right and folded(right) != folded(value):
         raise ReviewError(
             f"{where} says {value!r} is correct and {right!r} is right; answer no or drop one"

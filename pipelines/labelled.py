@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from pipelines.corrections import Corrections
+from pipelines.corrections import Corrections, CorrectionTally
+from pipelines.labelled_columns import (
+    TableError,
+    picture_columns,
+    require_gold,
+    require_named,
+)
 from pipelines.storage import Storage
 from pipelines.tables import Columns
 from ulsdram_core.errors import PictureError
@@ -22,10 +28,6 @@ from ulsdram_core.schema import GoldSpan, Product
 
 PIXELS = "pixels"
 _log = logging.getLogger(__name__)
-
-
-class TableError(ValueError):
-    """A labelled table that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,14 @@ class LabelledTable:
             storage_options=self.place.polars_options,
         )
 
+    @property
+    def text_columns(self) -> list[str]:
+        """Columns of the texts that the model reads, in encoding order."""
+        return [self.columns.sources.get(source, source) for source in self.sources]
+
     def first_texts(self, num_rows: int = 200_000) -> list[str]:
         """The texts of the first rows, for a tokenizer to learn its pieces from."""
-        names = [self.columns.sources.get(source, source) for source in self.sources]
-        texts = self.scan().select(names).head(num_rows).collect(engine="streaming")
+        texts = self.scan().select(self.text_columns).head(num_rows).collect(engine="streaming")
         return [text for column in texts.get_columns() for text in column.drop_nulls()]
 
     def products(self, table: pa.Table) -> list[Product]:
@@ -89,12 +95,11 @@ def open_labelled(
     if not num_rows:
         raise TableError(f"{place.uri} has no rows, expected labelled products")
     texts = text_columns(place, schema, columns, sources)
-    _require_gold(place, schema, columns)
-    pictures = [name for name in columns.pictures() if name in schema.names]
+    require_gold(place, schema, columns)
+    require_named(place, schema, columns, "category")
+    pictures = picture_columns(place, schema, columns) if uses_pictures else []
     optional = [columns.category] if columns.category in schema.names else []
-    names = [columns.product_id, *texts, *optional, columns.gold]
-    if uses_pictures:
-        names += pictures
+    names = [columns.product_id, *texts, *optional, columns.gold, *pictures]
     return LabelledTable(
         place=place,
         files=tuple(files),
@@ -102,7 +107,7 @@ def open_labelled(
         columns=columns,
         sources=tuple(sources),
         names=tuple(name for name in names if name),
-        picture_columns=tuple(pictures) if uses_pictures else (),
+        picture_columns=tuple(pictures),
         corrections=corrections or Corrections(),
     )
 
@@ -159,29 +164,48 @@ def text_columns(
     return names
 
 
-def _require_gold(place: Storage, schema: pa.Schema, columns: Columns) -> None:
-    if columns.gold is None or columns.gold not in schema.names:
-        raise TableError(
-            f"{place.uri} has no column {columns.gold!r}, expected gold spans; run jobs/prepare.py"
-        )
-
-
 def learn_labels(table: LabelledTable, *, min_count: int, with_categories: bool) -> LabelSet:
-    """Return the attributes of the table's gold, most frequent first, read without pictures."""
-    gold = table.columns.gold
-    category = table.columns.category
-    names = [name for name in (table.columns.product_id, gold, category) if name in table.names]
-    frame = table.scan().select(names).collect(engine="streaming")
-    products = _bare_products(frame.to_arrow(), table)
+    """Return the attributes of the table's gold as corrected, most frequent first.
+
+    Read without pictures.
+    """
+    products = _bare_products(table, table.scan())
     return LabelSet.from_products(products, min_count=min_count, with_categories=with_categories)
 
 
-def _bare_products(rows: pa.Table, table: LabelledTable) -> Iterator[Product]:
-    for row in rows.to_pylist():
-        spans = _gold(row.get(table.columns.gold or ""))
-        yield Product(
-            row[table.columns.product_id] or "", {}, (), _category(row, table.columns), spans
-        )
+def _bare_products(table: LabelledTable, rows: pl.LazyFrame) -> Iterator[Product]:
+    """Yield products without pictures; only those that corrections name have texts."""
+    corrected = _is_corrected(table)
+    names = [name for name in table.names if name not in table.picture_columns]
+    texts = [pl.when(corrected).then(pl.col(name)).alias(name) for name in table.text_columns]
+    found = rows.select(names).with_columns(texts).collect(engine="streaming").to_arrow()
+    for product, _ in _rows(found, table.columns, table.sources, table.corrections):
+        yield product
+
+
+def _is_corrected(table: LabelledTable) -> pl.Expr:
+    ids = pl.Series(list(table.corrections.by_product), dtype=pl.String).implode()
+    return pl.col(table.columns.product_id).is_in(ids)
+
+
+def gold_attributes(table: LabelledTable) -> list[str]:
+    """Return the attributes that occur in the table's gold, sorted."""
+    name = pl.col(table.columns.gold or "").explode().struct.field("attribute")
+    names = table.scan().select(name.drop_nulls().unique().sort().alias("attribute"))
+    return [str(found) for found in names.collect(engine="streaming")["attribute"]]
+
+
+def correction_counts(tables: Iterable[LabelledTable]) -> dict[str, Any]:
+    """Return what became of the corrections that all these tables were given."""
+    tally: CorrectionTally | None = None
+    for table in tables:
+        tally = tally or CorrectionTally(table.corrections)
+        names = [name for name in table.names if name not in table.picture_columns]
+        rows = table.scan().select(names).filter(_is_corrected(table))
+        found = rows.collect(engine="streaming").to_arrow()
+        for product, _ in _rows(found, table.columns, table.sources, Corrections()):
+            tally.add(product.product_id, product.texts, product.gold or ())
+    return tally.compute() if tally else {}
 
 
 def _category(row: Mapping[str, Any], columns: Columns) -> str | None:
@@ -191,8 +215,8 @@ def _category(row: Mapping[str, Any], columns: Columns) -> str | None:
 
 def check_texts(table: LabelledTable) -> None:
     """Refuse rows that no model can be trained on, before a cluster waits for them."""
-    names = [table.columns.sources.get(source, source) for source in table.sources]
-    empty = pl.all_horizontal(~pl.col(name).fill_null("").str.contains(r"\S") for name in names)
+    texts = [pl.col(name).fill_null("") for name in table.text_columns]
+    empty = pl.all_horizontal(~text.str.contains(r"\S") for text in texts)
     unlabelled = pl.col(table.columns.gold or "").is_null()
     counts = (
         table.scan()
@@ -223,6 +247,34 @@ def warn_of_unread_gold(table: LabelledTable) -> None:
             ", ".join(table.sources),
             json.dumps([*table.sources, *unread]),
         )
+
+
+def warn_of_no_pictures(table: LabelledTable) -> None:
+    """Say so where a model that sees pictures is given a table without any."""
+    if not any(_has_values(table, name) for name in table.picture_columns):
+        _log.warning(
+            "%s holds no pictures in %s: the model sees texts only; name the column with "
+            "columns.image, or embed pictures with jobs/prepare.py tagged",
+            table.place.uri,
+            ", ".join(table.picture_columns or table.columns.pictures()),
+        )
+
+
+def _has_values(table: LabelledTable, column: str) -> bool:
+    """Whether the footers know of a value that is not null; true where they do not say."""
+    for name in table.files:
+        footer = pq.read_metadata(table.place.sibling(name).path, filesystem=table.place.arrow)
+        for group in range(footer.num_row_groups):
+            for number in range(footer.num_columns):
+                chunk = footer.row_group(group).column(number)
+                if chunk.path_in_schema.split(".")[0] != column:
+                    continue
+                known = chunk.statistics
+                if known is None or not known.has_null_count:
+                    return True
+                if chunk.num_values > known.null_count:
+                    return True
+    return False
 
 
 def _gold_by_source(table: LabelledTable) -> dict[str, int]:

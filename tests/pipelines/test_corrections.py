@@ -90,6 +90,24 @@ def test_contradictions_name_their_row(row, message):
         corrections_from_frame(table(("1", "colour", "Blue", "no", None), row))
 
 
+def test_only_what_changes_gold_counts_as_applied():
+    result = applied(("1", "colour", "Blue", "yes", None), ("1", "brand", "Puma", "no", None))
+    assert result.num_applied == 0
+
+
+@pytest.mark.parametrize("said", [None, "no", "yes"])
+def test_a_right_value_without_a_value_is_added(said):
+    result = applied(("1", "colour", "", said, "Maroon"), gold=(BRAND,))
+    assert [span.value for span in result.spans] == ["Nike", "Maroon", "maroon"]
+    assert result.num_applied == 1
+
+
+def test_a_list_is_no_answer():
+    frame = table(("1", "colour", "Blue", "no", None)).with_columns(value=pl.lit(["Blue"]))
+    with pytest.raises(ValueError, match=r"column 'value' is List\(String\), expected string"):
+        corrections_from_frame(frame)
+
+
 def test_missing_columns_are_named():
     with pytest.raises(ValueError, match="add value, correct"):
         corrections_from_frame(pl.DataFrame({"product_id": ["1"], "attribute": ["a"]}))
