@@ -84,6 +84,11 @@ def _write_contents(contents: Contents, folder: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
+def check_model_target(path: Path) -> None:
+    """Refuse a place where save_model would not write: one that holds other files."""
+    _check_target(path, (CONFIG, LABELS, METRICS))
+
+
 def _check_target(path: Path, documents: Iterable[str]) -> None:
     # A pretrained checkpoint, too, holds a config.json and a model.safetensors.
     is_model = all((path / name).is_file() for name in (WEIGHTS, *documents))

@@ -7,12 +7,21 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, trainers
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
+from ulsdram_core.errors import CheckpointError
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def load_tokenizer(path_or_name: str | Path) -> PreTrainedTokenizerFast:
     """A fast tokenizer from a folder, or by hub name where the machine can reach it."""
-    tokenizer = AutoTokenizer.from_pretrained(str(path_or_name), trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path_or_name), trust_remote_code=False)
+    except OSError as error:
+        line = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"found no tokenizer {str(path_or_name)!r} ({line}); give a folder that holds one, or "
+            "a hub name that this machine can reach"
+        ) from error
     if not tokenizer.is_fast:
         raise ValueError(
             f"{path_or_name} holds a {type(tokenizer).__name__}, expected a fast tokenizer; "

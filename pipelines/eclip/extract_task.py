@@ -7,7 +7,7 @@ import torch
 from pipelines.eclip.tasks import Figure
 from pipelines.labelled import LabelledTable
 from pipelines.recipe import Recipe
-from pipelines.train.job import extractor_config
+from pipelines.train.start import extractor_config
 from ulsdram_core.eclip.bridge import assemble_from_eclip
 from ulsdram_core.eclip.parts import EclipParts
 from ulsdram_core.examples import ExampleBuilder

@@ -4,13 +4,12 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 
 from pipelines.cluster import connect_cluster
@@ -19,8 +18,9 @@ from pipelines.evaluate import SWEEP, Evaluation, evaluate_table
 from pipelines.labelled import (
     LabelledTable,
     check_texts,
-    learn_labels,
+    correction_counts,
     open_labelled,
+    warn_of_no_pictures,
     warn_of_unread_gold,
 )
 from pipelines.recipe import Recipe, dump_recipe
@@ -32,15 +32,13 @@ from pipelines.train.runs import (
     put_folder,
     run_workers,
 )
+from pipelines.train.start import check_output, starting_model
 from pipelines.train.state import BEST, PROGRESS, Progress
 from pipelines.train.worker import train_worker
 from ulsdram_core.calibration import choose_thresholds
-from ulsdram_core.checkpoint import load_model, save_model
-from ulsdram_core.eclip.bridge import assemble_from_eclip
-from ulsdram_core.eclip.parts import load_eclip
+from ulsdram_core.checkpoint import save_model
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.parts import ExtractorConfig, ModelParts, Thresholds, assemble
-from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
+from ulsdram_core.parts import ModelParts, Thresholds
 
 log = logging.getLogger(__name__)
 CERTAINTY = 0.9
@@ -68,13 +66,20 @@ def train(request: TrainRequest) -> dict[str, Any]:
     started = time.monotonic()
     recipe = request.recipe
     corrections = read_corrections(request.corrections) if request.corrections else Corrections()
-    tables = {
-        split: _open(request, split, corrections if split == "train" else Corrections())
-        for split in ("train", "valid")
-    }
+    tables = {split: _open(request, split, corrections) for split in ("train", "valid")}
+    check_output(request.output)
     check_texts(tables["train"])
     warn_of_unread_gold(tables["train"])
-    start = _starting_model(request, tables["train"])
+    if recipe.image is not None:
+        warn_of_no_pictures(tables["train"])
+    start = starting_model(
+        recipe,
+        tables["train"],
+        init_from=request.init_from,
+        init_encoders=request.init_encoders,
+        random_init=request.random_init,
+    )
+    counts = _counted(tables.values()) if request.corrections else {}
     fingerprint = run_fingerprint(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
@@ -86,8 +91,10 @@ def train(request: TrainRequest) -> dict[str, Any]:
         put_folder(partial(save_model, start), place, Path(scratch))
         checkpoint = run_workers(train_worker, request, tables, place, fingerprint)
         parts, progress = _best_model(start, checkpoint)
-        evaluation = _calibrate(parts, recipe, tables["valid"], Path(scratch))
+        evaluation = _calibrate(request, parts, tables["valid"], Path(scratch))
         summary = _summary(request, parts, progress, evaluation)
+        if request.corrections:
+            summary["corrections"] = counts
         summary["seconds"] = round(time.monotonic() - started, 1)
         parts.metrics = {"fingerprint": fingerprint, **summary}
         parts.recipe = dump_recipe(recipe)
@@ -95,6 +102,23 @@ def train(request: TrainRequest) -> dict[str, Any]:
         put_folder(partial(save_model, parts), request.output.join("model"), Path(scratch))
         place.delete()
     return summary
+
+
+def _counted(tables: Iterable[LabelledTable]) -> dict[str, Any]:
+    """Count what the corrections do, and say so."""
+    counts = correction_counts(tables)
+    level = logging.WARNING if counts["unmatched"] else logging.INFO
+    log.log(
+        level,
+        "corrections: %d given, %d about products of train or valid, %d change gold, %d want a "
+        "value that the texts lack; products not found: %s",
+        counts["given"],
+        counts["matched"],
+        counts["applied"],
+        counts["outside_text"],
+        ", ".join(counts["unmatched_ids"]) or "none",
+    )
+    return counts
 
 
 def _open(request: TrainRequest, split: str, corrections: Corrections) -> LabelledTable:
@@ -106,53 +130,6 @@ def _open(request: TrainRequest, split: str, corrections: Corrections) -> Labell
         uses_pictures=request.recipe.image is not None,
         corrections=corrections,
     )
-
-
-def _starting_model(request: TrainRequest, table: LabelledTable) -> ModelParts:
-    recipe = request.recipe
-    labels = learn_labels(
-        table,
-        min_count=recipe.labels.min_count,
-        with_categories=recipe.labels.scope_to_category,
-    )
-    if request.init_from is not None:
-        return _warm_start(request, labels)
-    torch.manual_seed(recipe.fit.seed)
-    if request.init_encoders is not None:
-        with request.init_encoders.local_copy() as folder:
-            return assemble_from_eclip(extractor_config(recipe), labels, load_eclip(folder))
-    location = recipe.model.text_encoder.tokenizer_location()
-    if location is None or request.random_init:
-        tokenizer = build_tokenizer(table.first_texts(), recipe.labels.vocab_size)
-    else:
-        tokenizer = load_tokenizer(location)
-    return assemble(extractor_config(recipe), labels, tokenizer, random_init=request.random_init)
-
-
-def extractor_config(recipe: Recipe) -> ExtractorConfig:
-    """Return what the recipe says about extraction."""
-    return ExtractorConfig(
-        model=recipe.model,
-        text=recipe.text,
-        image=recipe.image,
-        range=recipe.range,
-        scope_to_category=recipe.labels.scope_to_category,
-    )
-
-
-def _warm_start(request: TrainRequest, labels: LabelSet) -> ModelParts:
-    """Start from a trained model: its weights and tokenizer; its labels must hold the data's."""
-    assert request.init_from is not None
-    with request.init_from.local_copy() as folder:
-        parts = load_model(folder)
-    unknown = [name for name in labels.attributes if name not in parts.labels]
-    if unknown:
-        raise ValueError(
-            f"--init-from {request.init_from.uri} knows {len(parts.labels)} attributes, the data "
-            f"also has {', '.join(unknown[:5])}; train without --init-from, or drop them"
-        )
-    parts.config = parts.config.model_copy(update={"thresholds": Thresholds()})
-    return parts
 
 
 def run_fingerprint(request: TrainRequest, tables: Mapping[str, LabelledTable]) -> str:
@@ -174,26 +151,36 @@ def _best_model(parts: ModelParts, checkpoint: Path) -> tuple[ModelParts, Progre
 
 
 def _calibrate(
-    parts: ModelParts, recipe: Recipe, valid: LabelledTable, scratch: Path
+    request: TrainRequest, parts: ModelParts, valid: LabelledTable, scratch: Path
 ) -> Evaluation:
     """Sweep S_thr on validation data, choose thresholds where asked; returns the sweep's pass."""
-    draft = save_model(parts, scratch / "draft")
-    evaluation = evaluate_table(Storage.of(draft), valid, recipe.image, sweep=True, num_workers=1)
+    recipe = request.recipe
+    # Beside the output, not in a folder of the driver: scoring may run on any node.
+    draft = request.output.join("_draft")
+    put_folder(partial(save_model, parts), draft, scratch)
+    evaluation = evaluate_table(draft, valid, recipe.image, sweep=True, num_workers=1)
+    draft.delete()
     if recipe.calibration.choose_threshold:
         best = max(evaluation.sweep.compute(), key=lambda row: row["f1"])
         chosen = parts.config.range.model_copy(update={"threshold": best["threshold"]})
         parts.config = parts.config.model_copy(update={"range": chosen})
     target = recipe.calibration.target_precision
     if target is not None:
-        gold = {
-            name: row["gold"]
-            for name, row in evaluation.metrics.tag.compute()["per_attribute"].items()
-        }
-        choices = choose_thresholds(evaluation.judged, gold, target, certainty=CERTAINTY)
-        # No threshold reaches the target: the attribute is not extracted at all.
-        limits = {n: c.threshold if c else 1.0 for n, c in choices.items() if n in parts.labels}
+        limits = value_limits(evaluation, parts.labels, target)
         parts.config = parts.config.model_copy(update={"thresholds": Thresholds(value=limits)})
     return evaluation
+
+
+def value_limits(evaluation: Evaluation, labels: LabelSet, target: float) -> dict[str, float]:
+    """Return the lowest confidence of every attribute's values that reaches a target precision.
+
+    An attribute that no threshold brings there, or that validation never saw, is not extracted.
+    """
+    rows = evaluation.metrics.tag.compute()["per_attribute"]
+    gold = {name: row["gold"] for name, row in rows.items()}
+    choices = choose_thresholds(evaluation.judged, gold, target, certainty=CERTAINTY)
+    chosen = {name: choices.get(name) for name in labels.attributes}
+    return {name: choice.threshold if choice else 1.0 for name, choice in chosen.items()}
 
 
 def _summary(
@@ -217,11 +204,3 @@ def _summary(
         "calibration_error": evaluation.metrics.compute()["calibration"]["ece"],
         "workers": request.num_workers,
     }
-
-
-def with_target(recipe: Recipe, target_precision: float | None) -> Recipe:
-    """Return the recipe with a wanted precision."""
-    if target_precision is None:
-        return recipe
-    wanted = recipe.calibration.model_copy(update={"target_precision": target_precision})
-    return recipe.model_copy(update={"calibration": wanted})

@@ -5,7 +5,7 @@ import argparse
 from pipelines.command import add_set_option, add_storage_option, command_parser
 from pipelines.recipe import load_recipe, recipe_names
 from pipelines.storage import Storage, parse_options
-from pipelines.train.job import TrainRequest, with_target
+from pipelines.train.job import TrainRequest
 
 
 def train_parser(description: str, *, recipe: str | None) -> argparse.ArgumentParser:
@@ -26,7 +26,12 @@ def train_parser(description: str, *, recipe: str | None) -> argparse.ArgumentPa
         "for full use keep image.size at the size it was trained with",
     )
     add("--corrections", metavar="TABLE", help="reviewers' decisions that override gold")
-    add("--target-precision", type=float, help="calibrate each attribute to this precision")
+    add(
+        "--target-precision",
+        type=float,
+        metavar="P",
+        help="calibrate each attribute to this precision, above 0 and below 1",
+    )
     add(
         "--random-init",
         action="store_true",
@@ -63,9 +68,11 @@ def train_request(arguments: argparse.Namespace) -> TrainRequest:
     def place(uri: str | None) -> Storage | None:
         return Storage.of(uri, options) if uri else None
 
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    overrides = list(arguments.overrides)
+    if arguments.target_precision is not None:
+        overrides.append(f"calibration.target_precision={arguments.target_precision}")
     return TrainRequest(
-        recipe=with_target(recipe, arguments.target_precision),
+        recipe=load_recipe(arguments.recipe, overrides),
         data=Storage.of(arguments.data, options),
         output=Storage.of(arguments.out, options),
         num_workers=num_workers(arguments),

@@ -22,7 +22,8 @@ from picture_gain import load
 
 from pipelines.recipe import Recipe, load_recipe
 from pipelines.storage import Storage
-from pipelines.train.job import TrainRequest, extractor_config, train
+from pipelines.train.job import TrainRequest, train
+from pipelines.train.start import extractor_config
 from ulsdram_core.examples import ExampleBuilder
 from ulsdram_core.fitting import fit
 from ulsdram_core.labels import LabelSet

@@ -55,6 +55,10 @@ def test_a_wrong_table_is_named_before_anything_starts(data, tmp_path, change, m
         (["--recipe", "nope"], "found no recipe 'nope'"),
         (["--set", "fit.epoch=1"], "unknown key fit.epoch"),
         (["--workers", "0"], "expected at least 1"),
+        (["--target-precision", "98"], "target_precision: Input should be less than 1"),
+        (["--target-precision", "nan"], "target_precision: Input should be less than 1"),
+        (["--target-precision", "-1"], "target_precision: Input should be greater than 0"),
+        (["--set", "columns.image=foto"], "no column 'foto'"),
         (["--data", "nosuch://bucket/x"], "nosuch"),
         (["--data", "/no/such/folder"], "found no Parquet files"),
     ],
@@ -68,7 +72,7 @@ def test_a_wrong_option_is_named(data, tmp_path, arguments, message):
 def test_labels_that_do_not_fit_the_model_are_named(data, tmp_path):
     from pipelines.labelled import learn_labels, open_labelled
     from pipelines.recipe import load_recipe
-    from pipelines.train.job import extractor_config
+    from pipelines.train.start import extractor_config
     from ulsdram_core.checkpoint import save_model
     from ulsdram_core.labels import LabelSet
     from ulsdram_core.parts import assemble

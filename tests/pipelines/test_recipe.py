@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipelines.recipe import dump_recipe, load_recipe, recipe_names
-from pipelines.train.job import extractor_config
+from pipelines.train.start import extractor_config
 from ulsdram_core.batch import collate
 from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.examples import ExampleBuilder

@@ -4,9 +4,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.corrections import COLUMNS, read_corrections
+from pipelines.evaluate import evaluate_table
 from pipelines.evaluate_job import EvaluateRequest, evaluate
 from pipelines.labelled import TableError, open_labelled
 from pipelines.storage import Storage
+from pipelines.train import job
 from pipelines.train.job import TrainRequest, run_fingerprint, train
 from pipelines.train.runs import finished_summary
 from ulsdram_core.extractor import Extractor
@@ -20,12 +22,23 @@ def trained(ray_cluster, demo_data, small_recipe, tmp_path_factory):  # noqa: AR
     """A finished run and its summary."""
     output = Storage.of(tmp_path_factory.mktemp("run"))
     request = TrainRequest(small_recipe, Storage.of(demo_data), output)
-    return request, train(request)
+    scored = []
+
+    def watched(model, *arguments, **options):
+        scored.append(model.uri)
+        return evaluate_table(model, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "evaluate_table", watched)
+        summary = train(request)
+    # Every node can read the output; a temporary folder of the driver it cannot.
+    assert scored == [output.join("_draft").uri]
+    return request, summary
 
 
 def test_a_run_leaves_a_model_a_log_and_events(trained):
     request, summary = trained
-    assert {"model", "checkpoints", "metrics.jsonl", "tensorboard"} <= set(request.output.names())
+    assert set(request.output.names()) == {"model", "checkpoints", "metrics.jsonl", "tensorboard"}
     entries = [
         json.loads(line) for line in request.output.join("metrics.jsonl").read_bytes().splitlines()
     ]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipelines.train.job import extractor_config
+from pipelines.train.start import extractor_config
 from pipelines.train.state import PROGRESS, Progress, load_state, save_state, state_of
 from ulsdram_core.batch import collate
 from ulsdram_core.demo import DemoConfig, generate
