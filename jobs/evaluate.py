@@ -7,9 +7,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import add_storage_option, command_parser, run_command
+from pipelines.command import (
+    add_column_option,
+    add_storage_option,
+    command_parser,
+    run_command,
+)
 from pipelines.evaluate_job import EvaluateRequest, evaluate
 from pipelines.storage import Storage, parse_options
+from pipelines.train.request import num_workers
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -26,10 +32,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         default=[],
         metavar="NAME=EXPR",
         help="score a part too: a boolean polars expression over the table's columns, such as "
-        '\'shoes=col("category") == "Shoes"\'; may be repeated',
+        '\'shoes=col("category") == "Shoes"\' or \'seen=col("image").is_not_null()\'; may be '
+        "repeated",
     )
     add("--out", help="write all figures as JSON to this path or URI")
     add("--workers", type=int, default=1, help="scoring actors")
+    add_column_option(
+        parser,
+        roles="product_id, title, image, category, gold and so on (else where the model's recipe "
+        "says)",
+    )
     add_storage_option(parser)
     arguments = parser.parse_args(argv)
     options = parse_options(arguments.storage_option)
@@ -38,11 +50,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         data=Storage.of(arguments.data, options),
         split=arguments.split,
         slices=tuple(arguments.slices),
+        columns=tuple(arguments.column),
         output=Storage.of(arguments.out, options) if arguments.out else None,
-        num_workers=arguments.workers,
+        num_workers=num_workers(arguments),
     )
     found = evaluate(request)
     print(found.table)
+    if request.output is not None:
+        found.write(request.output)
     return found.summary
 
 

@@ -32,6 +32,21 @@ def connect_cluster(*, num_cpus: int | None = None) -> None:
         _quieten()
 
 
+def connect_for_workers(num_workers: int) -> None:
+    """Connect to a cluster that holds `num_workers` processes beside reading and decoding.
+
+    A private cluster gets the logical CPUs that this takes; on one that exists, waiting for CPUs
+    that it lacks would never end, so ValueError.
+    """
+    connect_cluster(num_cpus=max(MIN_LOGICAL_CPUS, os.cpu_count() or 1, num_workers + 2))
+    found = int(ray.cluster_resources().get("CPU", 0))
+    if found < num_workers + 1:
+        raise ValueError(
+            f"found {found} CPUs in the Ray cluster, expected {num_workers + 1} for --workers "
+            f"{num_workers}: one each, and one to read and decode; lower --workers or add nodes"
+        )
+
+
 def _join(address: str) -> None:
     if address.startswith(("http://", "https://")):
         raise ValueError(

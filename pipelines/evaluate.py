@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import polars as pl
+import numpy as np
 import pyarrow as pa
 import ray.data
 import torch
 
-from pipelines.labelled import DecodePictures, LabelledTable, TableError, products_with_pixels
+from pipelines.labelled import DecodePictures, LabelledTable, products_with_pixels
+from pipelines.slices import ROW, Members, is_member, numbered_dataset
 from pipelines.storage import Storage
 from ulsdram_core.checkpoint import load_model
 from ulsdram_core.extractor import DecodedProduct, Extractor
@@ -114,37 +115,13 @@ class Evaluation:
         }
 
 
-def parse_slices(pairs: Sequence[str]) -> dict[str, pl.Expr]:
-    """Read `name=expression` pairs; an expression is polars, over the table's columns.
-
-    Only `pl` and `col` can be named in it.
-    """
-    slices: dict[str, pl.Expr] = {}
-    for pair in pairs:
-        name, separator, text = pair.partition("=")
-        if not separator or not name.strip():
-            raise ValueError(
-                f"--slice {pair!r}: expected name=expression, such as "
-                '\'shoes=col("category") == "Shoes"\''
-            )
-        try:
-            found = eval(text, {"__builtins__": {}, "pl": pl, "col": pl.col})
-        except Exception as error:  # whatever the user's expression raises
-            raise ValueError(f"--slice {pair!r} cannot be read: {error}") from error
-        if not isinstance(found, pl.Expr):
-            raise ValueError(f"--slice {pair!r}: expected a polars expression, found {found!r}")
-        slices[name.strip()] = found
-    return slices
-
-
 @dataclass(frozen=True)
 class EvaluateSettings:
     """What a scoring actor needs; picklable."""
 
     model: Storage
     table: LabelledTable
-    slices: Mapping[str, bytes]
-    """Serialised polars expressions."""
+    slices: Members
     sweep: bool
     num_threads: int
 
@@ -158,10 +135,9 @@ class EvaluateRows:
         with settings.model.local_copy() as folder:
             parts = load_model(folder)
         self.extractor = Extractor(_lowered(parts) if settings.sweep else parts)
-        self.slices = {name: pl.Expr.deserialize(data) for name, data in settings.slices.items()}
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        found = evaluate_rows(rows, self.settings.table, self.extractor, self.slices)
+        found = evaluate_rows(rows, self.settings.table, self.extractor, self.settings.slices)
         return pa.table({"evaluation": [found.to_json()]})
 
 
@@ -178,15 +154,16 @@ def evaluate_rows(
     rows: pa.Table,
     table: LabelledTable,
     extractor: Extractor,
-    slices: Mapping[str, pl.Expr],
+    slices: Members,
 ) -> Evaluation:
-    """Score decoded rows in this process."""
+    """Score decoded rows in this process; with slices, rows carry their numbers."""
     size = extractor.config.image.size if extractor.config.image else 1
     labelled = products_with_pixels(rows, table, size)
     extractions = extractor.extract_decoded(
         [DecodedProduct(p.product_id, p.texts, pixels, p.category) for p, pixels in labelled]
     )
-    members = _members(rows, slices)
+    numbers = rows[ROW].to_numpy() if slices else np.zeros(0, dtype=np.int64)
+    members = {name: is_member(packed, numbers) for name, packed in slices.items()}
     evaluation = Evaluation(slices={name: ExtractionMetrics() for name in slices})
     for place, ((product, _), extraction) in enumerate(zip(labelled, extractions, strict=True)):
         gold = product.gold or ()
@@ -199,43 +176,25 @@ def evaluate_rows(
     return evaluation
 
 
-def _members(rows: pa.Table, slices: Mapping[str, pl.Expr]) -> dict[str, list[bool]]:
-    if not slices:
-        return {}
-    names = {name for expression in slices.values() for name in expression.meta.root_names()}
-    frame = pl.DataFrame(pl.from_arrow(rows.select(sorted(names))))
-    found = {}
-    for name, expression in slices.items():
-        inside = frame.select(expression.alias("inside")).to_series()
-        if inside.dtype != pl.Boolean:
-            raise ValueError(f"slice {name!r} gives {inside.dtype}, expected booleans")
-        found[name] = inside.fill_null(value=False).to_list()
-    return found
-
-
 def evaluate_table(
     model: Storage,
     table: LabelledTable,
     image: ImageConfig | None,
     *,
-    slices: Mapping[str, pl.Expr] | None = None,
+    slices: Members | None = None,
     sweep: bool = False,
     num_workers: int = 1,
 ) -> Evaluation:
     """Score a model on a labelled table with a pool of actors."""
-    slices = slices or {}
-    extra = {name for e in slices.values() for name in e.meta.root_names()} - set(table.names)
-    known = table.scan().collect_schema().names()
-    for name in sorted(extra - set(known)):
-        raise TableError(f"a slice reads column {name!r}, expected one of {known}")
     settings = EvaluateSettings(
         model=model,
         table=table,
-        slices={name: expression.meta.serialize() for name, expression in slices.items()},
+        slices=slices or {},
         sweep=sweep,
         num_threads=_threads(num_workers),
     )
-    dataset = decoded_dataset(table, image, extra=sorted(extra)).map_batches(
+    rows = numbered_dataset(table) if slices else table.dataset()
+    dataset = with_pixels(rows, table, image).map_batches(
         EvaluateRows,
         fn_constructor_args=(settings,),
         batch_format="pyarrow",
@@ -254,11 +213,15 @@ def _threads(num_workers: int) -> int:
     return max(1, torch.get_num_threads() // num_workers)
 
 
-def decoded_dataset(
-    table: LabelledTable, image: ImageConfig | None, *, extra: Sequence[str] = ()
-) -> ray.data.Dataset:
+def decoded_dataset(table: LabelledTable, image: ImageConfig | None) -> ray.data.Dataset:
     """Stream a labelled table with its pictures decoded for a model."""
-    dataset = table.dataset(extra=extra)
+    return with_pixels(table.dataset(), table, image)
+
+
+def with_pixels(
+    dataset: ray.data.Dataset, table: LabelledTable, image: ImageConfig | None
+) -> ray.data.Dataset:
+    """Decode the pictures of a table's rows for a model."""
     if image is None or not table.picture_columns:
         return dataset
     stage = DecodePictures(table.picture_columns, image)

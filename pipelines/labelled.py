@@ -44,11 +44,11 @@ class LabelledTable:
     picture_columns: tuple[str, ...] = ()
     corrections: Corrections = field(default_factory=Corrections)
 
-    def dataset(self, *, extra: Sequence[str] = ()) -> ray.data.Dataset:
+    def dataset(self) -> ray.data.Dataset:
         """Stream the rows; a row group is the unit of parallel reading."""
         paths = [self.place.sibling(name).path for name in self.files]
         dataset = ray.data.read_parquet(paths, filesystem=self.place.arrow)
-        return dataset.select_columns(list(dict.fromkeys([*self.names, *extra])))
+        return dataset.select_columns(list(self.names))
 
     def scan(self) -> pl.LazyFrame:
         """Return the rows as a lazy frame, pictures included."""
@@ -214,7 +214,7 @@ def _category(row: Mapping[str, Any], columns: Columns) -> str | None:
 
 
 def check_texts(table: LabelledTable) -> None:
-    """Refuse rows that no model can be trained on, before a cluster waits for them."""
+    """Refuse rows that no model can be trained or scored on, before a cluster waits for them."""
     texts = [pl.col(name).fill_null("") for name in table.text_columns]
     empty = pl.all_horizontal(~text.str.contains(r"\S") for text in texts)
     unlabelled = pl.col(table.columns.gold or "").is_null()

@@ -30,9 +30,9 @@ from pipelines.eclip.vectors import (
     join_vectors,
     split_frame,
 )
-from pipelines.evaluate import parse_slices
 from pipelines.labelled import LabelledTable, open_labelled
 from pipelines.recipe import Recipe
+from pipelines.slices import parse_slices
 from pipelines.storage import Storage
 from pipelines.tables import Columns
 from ulsdram_core.eclip.embedder import Embedder

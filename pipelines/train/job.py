@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from pipelines.cluster import connect_cluster
+from pipelines.cluster import connect_for_workers
 from pipelines.corrections import Corrections, read_corrections
 from pipelines.evaluate import SWEEP, Evaluation, evaluate_table
 from pipelines.labelled import (
@@ -85,7 +85,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
     if done is not None:
         log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
-    connect_cluster()
+    connect_for_workers(request.num_workers)
     with tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
         put_folder(partial(save_model, start), place, Path(scratch))

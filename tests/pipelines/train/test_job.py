@@ -1,5 +1,6 @@
 import json
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
@@ -66,7 +67,12 @@ def test_evaluate_equals_the_extractor_in_process(trained, demo_data):
         EvaluateRequest(
             model=request.output.join("model"),
             data=Storage.of(demo_data),
-            slices=('shoes=col("category") == "shoes"',),
+            slices=(
+                'shoes=col("category") == "shoes"',
+                'seen=col("image").is_not_null()',
+                'late=col("product_id") > col("product_id").sort().slice(10).first()',
+            ),
+            num_workers=2,
         )
     )
     extractor = Extractor.load(request.output.join("model").path)
@@ -83,7 +89,16 @@ def test_evaluate_equals_the_extractor_in_process(trained, demo_data):
         metrics.update(product.gold, extraction)
     assert result.summary["num_products"] == len(products)
     assert result.summary["tag"]["f1"] == pytest.approx(metrics.compute()["tag"]["micro"]["f1"])
+    rows = pl.read_parquet(demo_data / "test")
     assert "slice shoes" in result.table
+    members = {
+        "shoes": rows["category"] == "shoes",
+        "seen": rows["image"].is_not_null(),
+        "late": rows["product_id"] > rows["product_id"].sort()[10],
+    }
+    for name, inside in members.items():
+        gold = sum(len(set(p.gold)) for p, kept in zip(products, inside, strict=True) if kept)
+        assert result.summary["slices"][name]["gold"] == gold
 
 
 @pytest.mark.slow
@@ -110,7 +125,7 @@ def test_warm_start_and_target_precision(trained, demo_data, small_recipe, tmp_p
 
 def test_a_slice_over_a_missing_column_is_named(trained, demo_data):
     request, _ = trained
-    with pytest.raises(TableError, match="column 'colour', expected one of"):
+    with pytest.raises(TableError, match="slice 'x' reads column 'colour', expected one of"):
         evaluate(
             EvaluateRequest(
                 model=request.output.join("model"),
