@@ -155,7 +155,7 @@ def text_columns(
     if missing:
         raise TableError(
             f"{place.uri} has no column {missing[0]!r}, expected one of {schema.names}; "
-            "name the columns with --set columns..."
+            "name the columns with --set columns... or --column"
         )
     for name in wanted:
         kind = schema.field(name).type
@@ -217,10 +217,14 @@ def check_texts(table: LabelledTable) -> None:
     """Refuse rows that no model can be trained or scored on, before a cluster waits for them."""
     texts = [pl.col(name).fill_null("") for name in table.text_columns]
     empty = pl.all_horizontal(~text.str.contains(r"\S") for text in texts)
-    unlabelled = pl.col(table.columns.gold or "").is_null()
+    gold = pl.col(table.columns.gold or "")
     counts = (
         table.scan()
-        .select(empty=empty.sum(), unlabelled=unlabelled.sum())
+        .select(
+            empty=empty.sum(),
+            unlabelled=gold.is_null().sum(),
+            broken=gold.list.eval(_is_broken(pl.element())).list.any().sum(),
+        )
         .collect(engine="streaming")
         .row(0, named=True)
     )
@@ -228,8 +232,17 @@ def check_texts(table: LabelledTable) -> None:
     if problems:
         raise TableError(
             f"{table.place.uri} holds {' and '.join(problems)} (empty: no text; unlabelled: null "
-            "gold), expected text and gold in every row; run jobs/prepare.py"
+            "gold; broken: a span that lacks a field or does not start before its end), expected "
+            "text and gold in every row; run jobs/prepare.py"
         )
+
+
+def _is_broken(span: pl.Expr) -> pl.Expr:
+    """Whether a gold span lacks something, or is nowhere in its text."""
+    names = ("attribute", "value", "start", "end")
+    lacking = [span.struct.field(name).is_null() for name in names]
+    start, end = span.struct.field("start"), span.struct.field("end")
+    return pl.any_horizontal(*lacking, start < 0, start >= end)
 
 
 def warn_of_unread_gold(table: LabelledTable) -> None:

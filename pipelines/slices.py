@@ -104,7 +104,7 @@ class ReadGroups:
         for group in groups.to_pylist():
             path = self.place.sibling(group["file"]).path
             first_row = group["first_row"]
-            with pq.ParquetFile(path, filesystem=self.place.arrow) as file:
+            with pq.ParquetFile(path, filesystem=self.place.arrow, pre_buffer=True) as file:
                 for batch in file.iter_batches(
                     READ_ROWS, row_groups=[group["group"]], columns=list(self.columns)
                 ):

@@ -7,6 +7,7 @@ import pytest
 from pipelines.corrections import COLUMNS, corrections_from_frame
 from pipelines.labelled import (
     TableError,
+    check_texts,
     correction_counts,
     gold_attributes,
     open_labelled,
@@ -16,6 +17,7 @@ from pipelines.storage import Storage
 from pipelines.tables import Columns
 
 SPAN = {"attribute": "brand", "value": "Acme", "start": 0, "end": 4}
+OFFSETS = {"start": pl.Int32, "end": pl.Int32}
 ADDRESS = "s3://lake/1.jpg"
 
 
@@ -84,6 +86,27 @@ def test_a_table_without_pictures_is_told(tmp_path, caplog, data, is_told):
     with caplog.at_level(logging.WARNING):
         warn_of_no_pictures(opened(tmp_path, **data))
     assert ("holds no pictures" in caplog.text) is is_told
+
+
+@pytest.mark.parametrize(
+    ("gold", "is_broken"),
+    [
+        ([SPAN], False),
+        ([], False),
+        ([SPAN, None], True),
+        ([{**SPAN, "value": None}], True),
+        ([{**SPAN, "start": -1}], True),
+        ([{**SPAN, "start": 4}], True),
+    ],
+)
+def test_gold_that_is_nowhere_is_refused(tmp_path, gold, is_broken):
+    kind = pl.List(pl.Struct(dict.fromkeys(("attribute", "value"), pl.String) | OFFSETS))
+    table = opened(tmp_path, gold=pl.Series([gold], dtype=kind))
+    if not is_broken:
+        check_texts(table)
+        return
+    with pytest.raises(TableError, match="1 rows with broken"):
+        check_texts(table)
 
 
 def test_attributes_of_gold(tmp_path):
