@@ -20,6 +20,8 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 import pyarrow.fs as pafs
 
+from ulsdram_core.errors import UlsdramError
+
 S3_SCHEMES = frozenset({"s3", "s3a", "s3n"})
 LOCAL_SCHEMES = frozenset({"", "file", "local"})
 
@@ -221,6 +223,10 @@ class Storage:
         folder = tempfile.mkdtemp(prefix="ulsdram-")
         try:
             yield self.fetch_to(Path(folder))
+        except UlsdramError as error:
+            # Messages name the copy, which is gone by the time that they are read.
+            error.add_note(f"{Path(folder, self.name)} was a copy of {self.uri}")
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -219,6 +219,11 @@ def read_config(folder: Path) -> ExtractorConfig:
 
 def read_field(path: Path, name: str) -> object:
     """One field of a JSON object, read before the rest is checked; None where it is absent."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path.parent} holds no {path.name}, expected a whole model directory; "
+            "write or copy the model again"
+        )
     try:
         return json.loads(path.read_text(encoding="utf-8")).get(name)
     except (OSError, ValueError, AttributeError) as error:

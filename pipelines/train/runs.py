@@ -16,6 +16,7 @@ from pipelines.evaluate import decoded_dataset, kept_if_small
 from pipelines.labelled import LabelledTable
 from pipelines.storage import Storage
 from pipelines.train.rank import WorkerSettings
+from ulsdram_core.checkpoint import CONFIG, METRICS, WEIGHTS
 from ulsdram_core.image import ImageConfig
 
 
@@ -34,10 +35,10 @@ def fingerprint_of(recipe: str, tables: Iterable[LabelledTable], words: Iterable
 
 def finished_summary(output: Storage, fingerprint: str) -> dict[str, Any] | None:
     """Return the summary of a finished run of this very request, if the output holds one."""
-    stored = output.join("model", "metrics.json")
-    if not stored.exists():
+    model = output.join("model")
+    if not {CONFIG, METRICS, WEIGHTS} <= set(model.names()):
         return None
-    metrics: dict[str, Any] = json.loads(stored.read_bytes())
+    metrics: dict[str, Any] = json.loads(model.join(METRICS).read_bytes())
     if metrics.pop("fingerprint", None) != fingerprint:
         return None
     return {**metrics, "already_trained": True}
@@ -143,11 +144,18 @@ def _decoded(table: LabelledTable, image: ImageConfig | None, limit: int) -> ray
 
 
 def put_folder(save: Callable[[Path], Path], place: Storage, scratch: Path) -> None:
-    """Write a model directory anywhere; elsewhere than on this machine config.json comes last."""
+    """Write a model directory anywhere; one written in part is neither finished nor loadable.
+
+    Elsewhere than on this machine an old model's metrics (which say that it is finished) and config
+    (without which nothing loads it) go first, and the new ones come last.
+    """
     if place.is_local:
         save(Path(place.path))
         return
     folder = save(scratch / "upload")
+    last = (CONFIG, METRICS)
+    for name in reversed(last):
+        place.join(name).delete()
     names = sorted(path.name for path in folder.iterdir())
-    for name in [*(n for n in names if n != "config.json"), "config.json"]:
+    for name in [*(n for n in names if n not in last), *last]:
         place.join(name).write_bytes((folder / name).read_bytes())

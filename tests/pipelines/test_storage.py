@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.storage import Storage, StorageError, is_transient, parse_options, retrying
+from ulsdram_core.errors import CheckpointError
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -78,6 +79,14 @@ def test_local_copy_of_a_folder(folder):
         assert (local / "config.json").read_bytes() == b"{}"
         assert (local / "deep" / "x").read_bytes() == b"1"
     assert local.exists() == folder.is_local
+
+
+def test_what_a_copy_is_blamed_for_names_its_origin():
+    place = Storage.of("memory://lake/model")
+    place.join("config.json").write_bytes(b"{}")
+    with pytest.raises(CheckpointError) as caught, place.local_copy() as local:
+        raise CheckpointError(f"{local} holds no model.safetensors")
+    assert caught.value.__notes__ == [f"{local} was a copy of memory://lake/model"]
 
 
 def test_local_copy_of_nothing(s3_server):

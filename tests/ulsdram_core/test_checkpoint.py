@@ -152,7 +152,7 @@ DAMAGES = {
     "config cut": ("config.json", cut, "cannot be read as a JSON object"),
     "config no object": ("config.json", lambda p: p.write_text("[]"), "JSON object"),
     "config not text": ("config.json", lambda p: p.write_bytes(b"\xff\xfe{"), "JSON object"),
-    "config missing": ("config.json", lambda p: p.unlink(), "JSON object"),
+    "config missing": ("config.json", lambda p: p.unlink(), "holds no config.json"),
     "config of another release": ("config.json", change_config(extra=1), "extra"),
     "labels cut": ("labels.json", cut, "labels.json"),
     "labels missing": ("labels.json", lambda p: p.unlink(), "labels.json"),
