@@ -16,7 +16,12 @@ from ulsdram_core.model import ModelConfig
 from ulsdram_core.schema import Extraction, Product, Value
 from ulsdram_core.text import product_units
 
-_POLICIES = {"prototype": "PAR", "dynet": "dynamic range", "bert": "BERT range"}
+_POLICIES = {
+    "prototype": "PAR",
+    "dynet": "dynamic range",
+    "bert": "BERT range",
+    "suopentag": "SUOpenTag",
+}
 
 
 @dataclass(frozen=True)
