@@ -12,7 +12,13 @@ from pipelines.benchmark.job import BenchmarkRequest, list_rows, run_benchmark
 from pipelines.benchmark.settings import BENCHMARK, load_benchmark, parse_image_encoder
 from pipelines.benchmark.source import Source
 from pipelines.benchmark.suites import SUITES
-from pipelines.command import add_set_option, add_storage_option, command_parser, run_command
+from pipelines.command import (
+    add_set_option,
+    add_storage_option,
+    command_parser,
+    local_folder,
+    run_command,
+)
 from pipelines.storage import parse_options
 
 
@@ -41,7 +47,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     request = BenchmarkRequest(
         suite=arguments.suite,
         source=source,
-        out=Path(arguments.out),
+        out=local_folder(arguments.out),
         seeds=arguments.seeds,
         workers=arguments.workers,
         budget_minutes=arguments.budget_minutes,

@@ -7,7 +7,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, run_command
+from pipelines.command import command_parser, local_folder, run_command
 from pipelines.demo import DemoRequest, run_demo
 
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     add("--cards", type=int, default=200, help="products shown in the report")
     arguments = parser.parse_args(argv)
     request = DemoRequest(
-        out=Path(arguments.out).absolute(),
+        out=local_folder(arguments.out),
         num_labelled=arguments.labelled,
         num_catalogue=arguments.catalogue,
         epochs=arguments.epochs,

@@ -11,11 +11,11 @@ from pipelines.command import (
     add_column_option,
     add_storage_option,
     command_parser,
+    num_workers,
     run_command,
 )
 from pipelines.evaluate_job import EvaluateRequest, evaluate
 from pipelines.storage import Storage, parse_options
-from pipelines.train.request import num_workers
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What every job shares: options, logging, the one-line error, the summary and the exit code.
 
 A job builds its parser with `command_parser`, returns its summary as a dict from `main(argv)`, and
-ends with `run_command(main)`. Exit codes: 0 done, 1 the run failed, 2 the request was wrong.
+ends with `run_command(main)`. Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130
+interrupted (128 + SIGINT, as shells count).
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from pipelines.storage import Storage
+from pipelines.storage import Storage, parse_options
 from ulsdram_core.errors import UlsdramError
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_CODES = (
+    f"Exit codes: {EXIT_DONE} done, {EXIT_FAILED} the run failed, "
+    f"{EXIT_WRONG_REQUEST} the request was wrong, {EXIT_INTERRUPTED} interrupted."
+)
 HIDDEN = "***"
 
 Summary = Mapping[str, Any]
@@ -71,6 +76,7 @@ def command_parser(description: str, *, prog: str | None = None) -> argparse.Arg
     parser = _Parser(
         prog=prog,
         description=description,
+        epilog=EXIT_CODES,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
@@ -115,12 +121,28 @@ def add_column_option(parser: argparse.ArgumentParser, *, roles: str) -> None:
     )
 
 
+def num_workers(arguments: argparse.Namespace) -> int:
+    """What --workers says, checked."""
+    if arguments.workers < 1:
+        raise UsageError(f"--workers is {arguments.workers}, expected at least 1")
+    return int(arguments.workers)
+
+
+def local_folder(text: str) -> Path:
+    """What --out says, of a job that writes to this machine only."""
+    place = Storage.of(text)
+    if not place.is_local:
+        raise UsageError(f"--out is {text}, expected a folder on this machine; copy it afterwards")
+    return Path(place.path)
+
+
 def add_subcommand(commands: Any, name: str, *, description: str) -> argparse.ArgumentParser:
     """A parser below `command_parser(...).add_subparsers()`; takes the shared options too."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=description,
         description=description,
+        epilog=EXIT_CODES,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
@@ -133,19 +155,17 @@ def run_command(main: Main, argv: Sequence[str] | None = None) -> NoReturn:
     """Run `main` on the command line, print its summary as the last line, and exit the process."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     started = time.monotonic()
+    target = None
     try:
         shared = _shared_options(arguments)
         configure_logging(verbose=shared.verbose)
-        _check_summary_target(shared.summary_out)
+        target = _summary_target(shared)
     except ValueError as error:
-        _print_error(_one_line(error))
-        raise SystemExit(EXIT_WRONG_REQUEST) from None
-    was_connected = _is_connected()
-    code, summary = _run(main, arguments)
-    if not was_connected:
-        _leave_cluster()
+        code, summary = _explain(error)
+    else:
+        code, summary = _run_on_cluster(main, arguments)
     summary = {"job": _job_name(), "seconds": round(time.monotonic() - started, 3), **summary}
-    raise SystemExit(_deliver(summary, shared.summary_out, code=code))
+    raise SystemExit(_deliver(summary, target, code=code))
 
 
 def configure_logging(*, verbose: bool = False) -> None:
@@ -195,7 +215,18 @@ def _add_shared_options(parser: argparse.ArgumentParser, *, default: str | None 
 def _shared_options(arguments: list[str]) -> argparse.Namespace:
     parser = _Parser(prog=_job_name(), add_help=False, allow_abbrev=False)
     _add_shared_options(parser)
+    # Not every job takes it; those that do write their summary to the same storage.
+    add_storage_option(parser)
     return parser.parse_known_args(arguments)[0]
+
+
+def _run_on_cluster(main: Main, arguments: list[str]) -> tuple[int, dict[str, Any]]:
+    """Run `main`; the cluster that it joined is left, one that others use stays."""
+    was_connected = _is_connected()
+    result = _run(main, arguments)
+    if not was_connected:
+        _leave_cluster()
+    return result
 
 
 def _run(main: Main, arguments: list[str]) -> tuple[int, dict[str, Any]]:
@@ -249,7 +280,7 @@ def _one_line(error: Exception) -> str:
             for item in error.errors(include_url=False, include_context=False)
         )
     else:
-        text = str(error) or type(error).__name__
+        text = "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
     return redact(" ".join(text.split()))
 
 
@@ -273,31 +304,38 @@ def _leave_cluster() -> None:
         sys.modules["ray"].shutdown()
 
 
-def _check_summary_target(target: str | None) -> None:
-    if target is None:
-        return
+def _summary_target(shared: argparse.Namespace) -> Storage | None:
+    if shared.summary_out is None:
+        return None
+    options = parse_options(shared.storage_option)
     try:
-        place = Storage.of(target)
-        if place.is_folder():
-            raise UsageError(f"--summary-out {target} is a folder, expected a file to write")
-        if place.is_local:
+        place = Storage.of(shared.summary_out, options)
+        is_folder = place.is_folder()
+        if place.is_local and not is_folder:
             Path(place.path).parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, ImportError) as error:
-        raise UsageError(f"--summary-out {target} cannot be written: {error}") from error
+    except Exception as error:  # every store has errors of its own
+        raise UsageError(_not_writable(shared.summary_out, error)) from error
+    if is_folder:
+        raise UsageError(f"--summary-out {place.uri} is a folder, expected a file to write")
+    return place
 
 
-def _deliver(summary: Summary, target: str | None, *, code: int) -> int:
+def _deliver(summary: Summary, target: Storage | None, *, code: int) -> int:
     line = to_json(summary)
     if target is not None:
         try:
-            Storage.of(target).write_bytes(f"{line}\n".encode())
-        except OSError as error:
-            _print_error(f"--summary-out {target} cannot be written: {error}")
+            target.write_bytes(f"{line}\n".encode())
+        except Exception as error:  # noqa: BLE001 - the summary is printed whatever the store says
+            _print_error(_not_writable(target.uri, error))
             code = code or EXIT_FAILED
     sys.stderr.flush()
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
     return code
+
+
+def _not_writable(uri: str, error: Exception) -> str:
+    return f"--summary-out {uri} cannot be written: {_one_line(error)}"
 
 
 def _plain(value: Any) -> Any:

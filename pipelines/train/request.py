@@ -2,7 +2,12 @@
 
 import argparse
 
-from pipelines.command import add_set_option, add_storage_option, command_parser
+from pipelines.command import (
+    add_set_option,
+    add_storage_option,
+    command_parser,
+    num_workers,
+)
 from pipelines.recipe import load_recipe, recipe_names
 from pipelines.storage import Storage, parse_options
 from pipelines.train.job import TrainRequest
@@ -50,13 +55,6 @@ def add_run_options(parser: argparse.ArgumentParser, *, made_by: str, example: s
     add("--restart", action="store_true", help="forget an interrupted or finished run")
     add_set_option(parser, example=example)
     add_storage_option(parser)
-
-
-def num_workers(arguments: argparse.Namespace) -> int:
-    """What --workers says, checked."""
-    if arguments.workers < 1:
-        raise ValueError(f"--workers is {arguments.workers}, expected at least 1")
-    return int(arguments.workers)
 
 
 def train_request(arguments: argparse.Namespace) -> TrainRequest:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs import benchmark as job
+from jobs import demo
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +42,14 @@ def test_a_wrong_request_is_named(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         job.main(["--out", str(tmp_path / "out"), *arguments])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("job_main", [job.main, demo.main], ids=["benchmark", "demo"])
+def test_out_is_a_folder_of_this_machine(job_main, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="--out is s3://lake/out, expected a folder on this"):
+        job_main(["--out", "s3://lake/out"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_attributes_file_is_named(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import subprocess
@@ -10,6 +11,7 @@ import fsspec
 import numpy as np
 import pytest
 import ray
+from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import BaseModel
 
 from pipelines.command import (
@@ -17,6 +19,8 @@ from pipelines.command import (
     add_subcommand,
     command_parser,
     configure_logging,
+    local_folder,
+    num_workers,
     redact,
     run_command,
     to_json,
@@ -101,12 +105,74 @@ def test_bad_options_are_one_line_and_exit_2(argv, capsys):
         return vars(parser.parse_args(arguments))
 
     assert call(main, argv) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) == 1
+    assert json.loads(captured.out)["status"] == "wrong request"
 
 
 def test_summary_out_is_checked_before_the_work(tmp_path, capsys):
     assert call(raising(AssertionError("ran")), ["--summary-out", str(tmp_path)]) == 2
-    assert "is a folder" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "is a folder" in captured.err
+    assert json.loads(captured.out)["status"] == "wrong request"
+
+
+class RefusedError(Exception):
+    """What a cloud's client raises: no OSError."""
+
+
+class GuardedStore(MemoryFileSystem):
+    """Lets in who names the key; `reads` lets anybody look."""
+
+    protocol = "guarded"
+    cachable = False
+
+    def __init__(self, key="", reads="no", **options):
+        super().__init__(**options)
+        self.key, self.reads = key, reads
+
+    def isdir(self, path):
+        if self.key != "hunter2hunter2" and self.reads == "no":
+            raise RefusedError("the key is wrong\nrequest 7")
+        return super().isdir(path)
+
+    def pipe_file(self, path, value, mode="overwrite", **options):
+        if self.key != "hunter2hunter2":
+            raise RefusedError("the key is wrong\nrequest 8")
+        super().pipe_file(path, value, mode, **options)
+
+
+@pytest.fixture
+def guarded():
+    fsspec.register_implementation("guarded", GuardedStore, clobber=True)
+    return ["--summary-out", "guarded://runs/guarded.json", "--storage-option"]
+
+
+def test_the_summary_goes_where_the_storage_options_lead(guarded, capsys):
+    assert call(lambda _argv: {"rows": 1}, [*guarded, "key=hunter2hunter2"]) == 0
+    (stored,) = [data for path, data in GuardedStore.store.items() if "guarded.json" in path]
+    assert json.loads(stored.getvalue()) == json.loads(capsys.readouterr().out)
+
+
+def test_a_store_that_refuses_the_summary_is_one_line_before_the_work(guarded, capsys):
+    assert call(raising(AssertionError("ran")), [*guarded, "key=other"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[0].endswith("cannot be written: the key is wrong request 7")
+    assert len(captured.err.splitlines()) == 1
+    assert json.loads(captured.out)["status"] == "wrong request"
+
+
+def test_a_store_that_refuses_the_summary_afterwards_keeps_it_printed(guarded, capsys):
+    assert call(lambda _argv: {"rows": 1}, [*guarded, "reads=yes"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[0].endswith("cannot be written: the key is wrong request 8")
+    assert len(captured.err.splitlines()) == 1
+    assert json.loads(captured.out)["rows"] == 1
+
+
+def test_a_storage_option_without_a_value_is_one_line(guarded, capsys):
+    assert call(raising(AssertionError("ran")), [*guarded, "key"]) == 2
+    assert "write KEY=VALUE" in capsys.readouterr().err
 
 
 def test_a_failure_is_exit_1(capsys):
@@ -126,6 +192,15 @@ def test_a_failed_run_keeps_its_summary(capsys):
 def test_interruption_is_not_success(capsys):
     assert call(raising(KeyboardInterrupt())) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_notes_are_part_of_the_line(capsys):
+    error = LabelError("/tmp/copy holds no labels.json")
+    error.add_note("/tmp/copy was a copy of s3://lake/model")
+    assert call(raising(error)) == 2
+    assert capsys.readouterr().err.endswith(
+        "holds no labels.json; /tmp/copy was a copy of s3://lake/model\n"
+    )
 
 
 def test_a_users_mistake_is_seen_through_wrapping_errors():
@@ -152,7 +227,21 @@ def test_shared_options_stand_before_or_after_a_subcommand(argv):
 
 def test_help_is_exit_0(capsys):
     assert call(lambda argv: vars(command_parser("explains").parse_args(argv)), ["--help"]) == 0
-    assert "--summary-out" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "--summary-out" in printed
+    assert "0 done, 1 the run failed, 2 the request was wrong, 130 interrupted." in printed
+
+
+@pytest.mark.parametrize("said", [0, -1])
+def test_no_workers_are_refused(said):
+    with pytest.raises(ValueError, match=f"--workers is {said}, expected at least 1"):
+        num_workers(argparse.Namespace(workers=said))
+
+
+def test_a_folder_of_this_machine_is_no_other_storage(tmp_path):
+    assert local_folder(str(tmp_path)) == local_folder(f"file://{tmp_path}") == tmp_path
+    with pytest.raises(ValueError, match="--out is s3://lake/x, expected a folder on this machine"):
+        local_folder("s3://lake/x")
 
 
 @pytest.mark.parametrize(
