@@ -208,8 +208,8 @@ class Extractor:
         return torch.from_numpy(rows).to(self.device)
 
     def _extraction(self, product: DecodedProduct, found: _Found) -> Extraction:
-        lowest = self.config.thresholds.value
-        values = [v for v in found.values if v.confidence >= lowest.get(v.attribute, 0.0)]
+        keeps = self.config.thresholds.keeps
+        values = [v for v in found.values if keeps(v.attribute, v.confidence)]
         values.sort(key=lambda v: (self.config.text.sources.index(v.source), v.start, v.end))
         best_first = sorted(found.range.items(), key=lambda item: (-item[1], item[0]))
         return Extraction(

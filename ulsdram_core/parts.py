@@ -18,6 +18,10 @@ from ulsdram_core.text_encoder import TextEncoder, TextEncoderConfig
 from ulsdram_core.weights import hash_state
 
 FORMAT_VERSION = 1
+MODEL_ID_VERSION = 2
+"""Of what `model_id` hashes; it belongs into the key of whatever remembers a model's id."""
+OFF = 1.0
+"""A value threshold that no confidence passes, though some round to exactly 1."""
 
 
 class Thresholds(BaseModel):
@@ -29,8 +33,14 @@ class Thresholds(BaseModel):
         default_factory=dict, description="S_thr of single attributes; others take the range's"
     )
     value: dict[str, float] = Field(
-        default_factory=dict, description="lowest confidence of a value, by attribute"
+        default_factory=dict,
+        description="lowest confidence of a value, by attribute; 1 extracts none of its values",
     )
+
+    def keeps(self, attribute: str, confidence: float) -> bool:
+        """Whether a value found with this confidence is extracted."""
+        lowest = self.value.get(attribute, 0.0)
+        return lowest < OFF and confidence >= lowest
 
     @model_validator(mode="after")
     def _are_probabilities(self) -> "Thresholds":
@@ -83,16 +93,21 @@ class ModelParts:
 
     def model_id(self) -> str:
         """Return the fingerprint of weights, labels, thresholds and preprocessing."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(f"{MODEL_ID_VERSION}".encode())
         for document in (self.config, self.labels):
-            digest.update(_canonical(document.model_dump(mode="json")))
+            digest.update(canonical(document))
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
         hash_state(digest, self.model.state_dict())
         return digest.hexdigest()[:16]
 
 
-def _canonical(document: object) -> bytes:
-    return json.dumps(document, sort_keys=True, ensure_ascii=False).encode()
+def canonical(document: BaseModel) -> bytes:
+    """Return what a document says besides its defaults, so that new fields leave it as it was.
+
+    A default, once released, has to stay: another one would change the id of known models.
+    """
+    said = document.model_dump(mode="json", exclude_defaults=True)
+    return json.dumps(said, sort_keys=True, ensure_ascii=False).encode()
 
 
 def assemble(

@@ -135,7 +135,13 @@ class TextEncoderConfig(BaseModel):
         return str(locate(self.name)) if self.name.startswith("package:") else self.name
 
     def resolved(self, encoder: "TextEncoder | RecurrentEncoder") -> "TextEncoderConfig":
-        """Return this config with the architecture of the encoder that was built from it."""
+        """Return this config with the architecture of the encoder that was built from it.
+
+        One that is known stays as it is: another transformers release describes the same encoder in
+        other words, and the model would be taken for another one.
+        """
+        if self.architecture is not None:
+            return self
         if isinstance(encoder, RecurrentEncoder):
             table = encoder.embeddings
             sizes = {"vocab_size": table.num_embeddings, "width": table.embedding_dim}

@@ -83,6 +83,19 @@ def test_loads_where_the_encoders_checkpoint_is_gone(config_of, labels, tokenize
     assert load_model(path).model_id() == parts.model_id()
 
 
+def test_an_encoder_stays_as_another_release_described_it(saved):
+    path, parts = saved
+    config = json.loads((path / "config.json").read_text())
+    architecture = config["model"]["text_encoder"]["architecture"]
+    architecture["transformers_version"] = "4.0.0"
+    del architecture["is_decoder"]
+    (path / "config.json").write_text(json.dumps(config))
+    loaded = load_model(path)
+    assert loaded.config.model.text_encoder.architecture == architecture
+    assert loaded.model_id() != parts.model_id()
+    assert load_model(save_model(loaded, path)).model_id() == loaded.model_id()
+
+
 def test_pickles_are_refused(saved, tmp_path):
     path, _ = saved
     (path / "model.safetensors").unlink()

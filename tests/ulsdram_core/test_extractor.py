@@ -1,5 +1,6 @@
 """The extractor: statuses, windows, thresholds, categories, and its independence of batches."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from ulsdram_core.extractor import Extractor
+from ulsdram_core.parts import Thresholds
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import Product, Status
 
@@ -152,6 +154,22 @@ def test_thresholds_narrow_range_and_values(extractor_of, products):
     assert {v.attribute for e in sure.extract(products) for v in e.values} == plain - {"size"}
     capped = extractor_of("tir", range={"threshold": 0.0, "max_attributes": 2})
     assert all(len(e.range) == 2 for e in capped.extract(products))
+
+
+def test_a_value_threshold_of_1_is_off_even_for_a_confidence_of_1(parts_of, products):
+    parts = parts_of("none", "none", "softmax", model={"head": "none"})
+    with torch.no_grad():
+        parts.model.tagger.score.weight *= 1e4
+
+    def confidences(**limits):
+        changed = parts.config.model_copy(update={"thresholds": Thresholds(value=limits)})
+        extractor = Extractor(replace(parts, config=changed), device="cpu", precision="fp32")
+        values = [v for e in extractor.extract(products) for v in e.values]
+        return {v.confidence for v in values if v.attribute == "color"}
+
+    assert 1.0 in confidences()
+    assert confidences(color=math.nextafter(1, 0)) == {1.0}
+    assert confidences(color=1.0) == set()
 
 
 @pytest.mark.parametrize("policy", ["prototype", "none"])

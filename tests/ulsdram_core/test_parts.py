@@ -1,11 +1,18 @@
 """Assembly: what fits, what is refused, and what makes a model another one."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
+from pydantic import Field
 
 from ulsdram_core.errors import LabelError
+from ulsdram_core.fusion import FusionConfig
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.parts import ExtractorConfig, Thresholds, assemble
+from ulsdram_core.model import ModelConfig
+from ulsdram_core.parts import ExtractorConfig, Thresholds, assemble, canonical
+from ulsdram_core.text import TextConfig
 
 
 def test_model_id_tells_weights_labels_thresholds_and_preprocessing_apart(
@@ -33,6 +40,97 @@ def test_model_id_tells_weights_labels_thresholds_and_preprocessing_apart(
     assert len(set(ids)) == len(ids)
     assert parts_of("tir").model_id() == ids[0]
     assert len(ids[0]) == 16
+
+
+class LaterText(TextConfig):
+    """The texts' config of a later release."""
+
+    fold_case: bool = False
+    stop_words: tuple[str, ...] = Field(default_factory=tuple)
+
+
+class LaterConfig(ExtractorConfig):
+    """The config of a later release, with fields of its own and in a section."""
+
+    text: LaterText = Field(default_factory=LaterText)
+    voting: str = "none"
+
+
+@pytest.mark.parametrize("changes", [{}, {"text": {"max_pieces": 64}}], ids=["absent", "given"])
+def test_a_field_that_a_release_adds_leaves_the_model_id(parts_of, changes):
+    parts = parts_of("tir", **({"text": {}} | changes))
+    known = parts.model_id()
+    stored = json.loads(parts.config.model_dump_json())
+
+    def later(**update):
+        return replace(parts, config=LaterConfig.model_validate(stored | update)).model_id()
+
+    assert later() == known
+    assert later(voting="none") == known
+    assert later(text=stored["text"] | {"fold_case": False, "stop_words": []}) == known
+    assert later(voting="most") != known
+    assert later(text=stored["text"] | {"fold_case": True}) != known
+    assert later(text=stored["text"] | {"stop_words": ["the"]}) != known
+
+
+def test_stated_defaults_leave_the_model_id(parts_of):
+    parts = parts_of("none")
+    short = parts.config.model_dump(mode="json", exclude_defaults=True)
+    whole = parts.config.model_dump(mode="json")
+    assert len(short) < len(whole)
+    ids = {
+        replace(parts, config=ExtractorConfig.model_validate(stated)).model_id()
+        for stated in (short, whole)
+    }
+    assert ids == {parts.model_id()}
+
+
+def test_a_section_is_told_from_its_own_defaults():
+    # The model's default fusion is none, a fusion's own default kind another one.
+    plain, other = (
+        ModelConfig.model_construct(fusion=fusion)
+        for fusion in (FusionConfig(kind="none"), FusionConfig())
+    )
+    assert canonical(plain) != canonical(other)
+    assert FusionConfig() != FusionConfig(kind="none")
+
+
+RELEASED = {
+    "range": {
+        "threshold": 0.5, "max_attributes": 64, "training": "gold_and_wrong", "max_wrong": 4,
+        "wrong": "best",
+    },
+    "image": {"size": 224, "max_pixels": 50_000_000, "max_bytes": 20_000_000},
+    "text": {
+        "sources": ["title"], "unit": "word", "max_pieces": 128, "overlap_pieces": 32,
+        "max_chars": 100_000,
+    },
+    "model.text_encoder": {
+        "name": "tiny", "hidden": 128, "layers": 2, "vectors": None, "heads": 4, "dropout": None,
+        "gradient_checkpointing": False, "attention": "sdpa",
+    },
+    "model.image_encoder": {
+        "architecture": "resnet152", "weights": "none", "width": 32, "freeze_batch_norm": True,
+        "channels_last": True, "gradient_checkpointing": False, "mean": None, "std": None,
+    },
+    "model.fusion": {"kind": "tir", "normalize_regions": False, "heads": 4, "dim": 200},
+    "model.fusion.tir": {"dim": 200, "attention": "linear", "init_std": 0.01, "pooled": False},
+    "model.reader": {"kind": "none", "dim": 64},
+    "model.policy": {"kind": "prototype", "dynet_rank": None},
+    "model.tagger": {"kind": "bilstm_crf", "hidden": None, "dropout": 0.2},
+    "model": {"head": "released", "unified": True},
+    "": {"scope_to_category": False, "merge_repeats": False},
+}  # fmt: skip
+"""Defaults that a model's id leaves out: another one would give known models another id."""
+
+
+@pytest.mark.parametrize(("section", "fields"), RELEASED.items(), ids=RELEASED)
+def test_released_defaults_stay(section, fields):
+    given = {"model": {"image_encoder": {}, "fusion": {}}, "image": {}}
+    found = ExtractorConfig.model_validate(given).model_dump(mode="json")
+    for name in filter(None, section.split(".")):
+        found = found[name]
+    assert {name: found[name] for name in fields} == fields
 
 
 def test_model_id_ignores_memory_layout_and_metrics(parts_of):

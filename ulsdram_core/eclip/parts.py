@@ -1,7 +1,6 @@
 """What an e-CLIP model is made of, and its directory: safetensors and JSON, never a pickle."""
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,7 +25,7 @@ from ulsdram_core.checkpoint import (
 from ulsdram_core.eclip.dual_encoder import DualEncoder, DualEncoderConfig
 from ulsdram_core.errors import CheckpointError
 from ulsdram_core.image import ImageConfig
-from ulsdram_core.parts import settle_encoder
+from ulsdram_core.parts import MODEL_ID_VERSION, canonical, settle_encoder
 from ulsdram_core.text import TextConfig
 from ulsdram_core.weights import hash_state
 
@@ -61,7 +60,8 @@ class EclipParts:
 
     def model_id(self) -> str:
         """Return the fingerprint of weights, tokenizer and preprocessing."""
-        digest = hashlib.sha256(json.dumps(self.config.model_dump(mode="json")).encode())
+        digest = hashlib.sha256(f"{MODEL_ID_VERSION}".encode())
+        digest.update(canonical(self.config))
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
         hash_state(digest, self.model.state_dict())
         return digest.hexdigest()[:16]
