@@ -254,6 +254,12 @@ def parse_options(pairs: list[str]) -> dict[str, str]:
     return options
 
 
+def content_version(info: Mapping[str, Any]) -> str:
+    """What changes when a file's content does, as far as what its storage says of it can tell."""
+    names = ("ETag", "md5Hash", "etag", "mtime", "LastModified", "last_modified", "created")
+    return str(next((info[name] for name in names if info.get(name)), None))
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether trying again may help: a failed request, not a missing or forbidden file."""
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):

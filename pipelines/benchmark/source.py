@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipelines.benchmark.settings import BenchmarkConfig
 from pipelines.labelled import LabelledTable, check_texts, open_labelled
-from pipelines.storage import Storage
+from pipelines.storage import Storage, content_version
 from ulsdram_core.demo import DemoConfig, generate, split
 from ulsdram_core.schema import Product
 
@@ -49,8 +49,7 @@ class Source:
             table = self.table(name, uses_pictures=False)
             for path in table.files:
                 info = table.place.sibling(path).info()
-                version = str(info.get("ETag") or info.get("mtime"))
-                versions.append([name, Path(path).name, info.get("size"), version])
+                versions.append([name, Path(path).name, info.get("size"), content_version(info)])
         return versions
 
     def table(self, split_name: str, *, uses_pictures: bool) -> LabelledTable:

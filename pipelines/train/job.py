@@ -1,7 +1,9 @@
 """A training run from the driver's side: check, start, train, calibrate, publish the model."""
 
+import hashlib
 import json
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -29,16 +31,17 @@ from pipelines.train.card import model_card
 from pipelines.train.runs import (
     fingerprint_of,
     finished_summary,
+    model_version,
     put_folder,
     run_workers,
 )
 from pipelines.train.start import check_output, starting_model
 from pipelines.train.state import BEST, PROGRESS, Progress
 from pipelines.train.worker import train_worker
-from ulsdram_core.calibration import choose_thresholds
+from ulsdram_core.calibration import ThresholdChoice, choose_thresholds
 from ulsdram_core.checkpoint import save_model
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.parts import ModelParts, Thresholds
+from ulsdram_core.parts import OFF, ModelParts, Thresholds
 
 log = logging.getLogger(__name__)
 CERTAINTY = 0.9
@@ -134,13 +137,15 @@ def _open(request: TrainRequest, split: str, corrections: Corrections) -> Labell
 
 def run_fingerprint(request: TrainRequest, tables: Mapping[str, LabelledTable]) -> str:
     """Identify the run by all that changes its result."""
-    starts = (request.init_from, request.corrections, request.init_encoders)
-    words = [place.uri if place else "" for place in starts]
-    return fingerprint_of(
-        dump_recipe(request.recipe),
-        tables.values(),
-        [*words, request.num_workers, request.random_init],
-    )
+    corrections = request.corrections.read_bytes() if request.corrections else b""
+    words = [
+        model_version(request.init_from),
+        hashlib.sha256(corrections).hexdigest(),
+        model_version(request.init_encoders),
+        request.num_workers,
+        request.random_init,
+    ]
+    return fingerprint_of(dump_recipe(request.recipe), tables.values(), words)
 
 
 def _best_model(parts: ModelParts, checkpoint: Path) -> tuple[ModelParts, Progress]:
@@ -166,21 +171,25 @@ def _calibrate(
         parts.config = parts.config.model_copy(update={"range": chosen})
     target = recipe.calibration.target_precision
     if target is not None:
-        limits = value_limits(evaluation, parts.labels, target)
+        rows = evaluation.metrics.tag.compute()["per_attribute"]
+        gold = {name: row["gold"] for name, row in rows.items()}
+        choices = choose_thresholds(evaluation.judged, gold, target, certainty=CERTAINTY)
+        limits = value_limits(choices, parts.labels)
         parts.config = parts.config.model_copy(update={"thresholds": Thresholds(value=limits)})
     return evaluation
 
 
-def value_limits(evaluation: Evaluation, labels: LabelSet, target: float) -> dict[str, float]:
+def value_limits(
+    choices: Mapping[str, ThresholdChoice | None], labels: LabelSet
+) -> dict[str, float]:
     """Return the lowest confidence of every attribute's values that reaches a target precision.
 
     An attribute that no threshold brings there, or that validation never saw, is not extracted.
     """
-    rows = evaluation.metrics.tag.compute()["per_attribute"]
-    gold = {name: row["gold"] for name, row in rows.items()}
-    choices = choose_thresholds(evaluation.judged, gold, target, certainty=CERTAINTY)
+    # Where only confidences of exactly 1 reach it, the next lower limit keeps just those.
+    highest = math.nextafter(OFF, 0.0)
     chosen = {name: choices.get(name) for name in labels.attributes}
-    return {name: choice.threshold if choice else 1.0 for name, choice in chosen.items()}
+    return {name: min(c.threshold, highest) if c else OFF for name, c in chosen.items()}
 
 
 def _summary(

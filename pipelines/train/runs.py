@@ -14,9 +14,9 @@ from ray.train.torch import TorchTrainer
 
 from pipelines.evaluate import decoded_dataset, kept_if_small
 from pipelines.labelled import LabelledTable
-from pipelines.storage import Storage
+from pipelines.storage import Storage, content_version
 from pipelines.train.rank import WorkerSettings
-from ulsdram_core.checkpoint import CONFIG, METRICS, WEIGHTS
+from ulsdram_core.checkpoint import CARD, CONFIG, METRICS, RECIPE, WEIGHTS
 from ulsdram_core.image import ImageConfig
 
 
@@ -26,11 +26,22 @@ def fingerprint_of(recipe: str, tables: Iterable[LabelledTable], words: Iterable
     for table in tables:
         for name in table.files:
             info = table.place.sibling(name).info()
-            version = info.get("ETag") or info.get("mtime")
-            digest.update(f"{name} {info.get('size')} {version}".encode())
+            digest.update(f"{name} {info.get('size')} {content_version(info)}".encode())
     for word in words:
         digest.update(f"{word} ".encode())
     return digest.hexdigest()[:16]
+
+
+def model_version(place: Storage | None) -> str:
+    """Name a model directory and the versions of its files, notes aside; "" where there is none."""
+    if place is None:
+        return ""
+    files = [
+        f"{path} {info['size']} {content_version(info)}"
+        for path, info in sorted(place.fs.find(place.path, detail=True).items())
+        if path.rsplit("/", 1)[-1] not in (METRICS, RECIPE, CARD)
+    ]
+    return "\n".join([place.uri, *files])
 
 
 def finished_summary(output: Storage, fingerprint: str) -> dict[str, Any] | None:
