@@ -104,8 +104,11 @@ class Columns(BaseModel):
     image: str | None = Field("image", description="One encoded picture per row (binary).")
     images: str | None = Field("images", description="Several encoded pictures (list<binary>).")
     image_uri: str | None = Field("image_uri", description="URI(s) of pictures kept as files.")
-    category: str | None = Field("category", description="Category name.")
-    updated_at: str | None = Field("updated_at", description="Orders duplicate ids, newest wins.")
+    category: str | None = Field("category", description="Category name; integers are text.")
+    updated_at: str | None = Field(
+        "updated_at",
+        description="Orders duplicate ids, newest wins; times, ISO 8601 texts or integers.",
+    )
     specs: str | None = Field("specs", description="list<struct<attribute,value>>.")
     gold: str | None = Field("gold", description="Labelled spans.")
 

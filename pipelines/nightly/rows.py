@@ -2,14 +2,16 @@
 
 Text is read as bytes, so that one invalid byte costs one row and not the row group.
 `input_hash` covers what the model sees: source texts, category and pictures (or their URIs).
+Where there is a trusted column, it covers that cell alone, except in rows whose cell is null.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,9 +19,9 @@ import pyarrow.parquet as pq
 from pipelines.nightly.inputs import InputFile
 from pipelines.storage import Storage
 from pipelines.tables import Columns
+from pipelines.times import NO_TIME, update_order
 from ulsdram_core.reasons import Reason
 
-NO_TIME = np.iinfo(np.int64).min
 BATCH_ROWS = 256  # of rows with their pictures
 KEY_BATCH_ROWS = 16_384
 
@@ -60,7 +62,7 @@ class RawKeys:
 
     ids: list[bytes | None]
     hashes: np.ndarray  # [N, 2] uint64
-    updated_at: np.ndarray  # [N] int64, NO_TIME where unknown
+    updated_at: np.ndarray  # [N] int64 in the order of `update_order`
 
 
 @dataclass(slots=True)
@@ -110,6 +112,25 @@ class FileReader:
         """Whether rows can be compared without reading what they hold."""
         return bool(self._settings.trusted) and self._settings.trusted in self.schema.names
 
+    def is_key_only(self, row_group: int) -> bool:
+        """Whether a row group can be compared without reading what its rows hold.
+
+        A null in the trusted column tells nothing of its row.
+        """
+        return self.has_trusted_column() and self._num_nulls(row_group) == 0
+
+    def _num_nulls(self, row_group: int) -> int:
+        """Nulls in the trusted column, from the footer where its writer counted them."""
+        name = self._settings.trusted
+        group = self.parquet.metadata.row_group(row_group)
+        columns = (group.column(i) for i in range(group.num_columns))
+        counts = (column.statistics for column in columns if column.path_in_schema == name)
+        for statistics in counts:
+            if statistics is not None and statistics.has_null_count:
+                return int(statistics.null_count)
+        found = self.parquet.iter_batches(KEY_BATCH_ROWS, row_groups=[row_group], columns=[name])
+        return sum(batch.column(0).null_count for batch in found)
+
     def stored_bytes(self, row_group: int, *, is_key_only: bool) -> int:
         """Stored (compressed) bytes of the columns that are read of a row group."""
         names = set(self._present(is_key_only=is_key_only))
@@ -121,9 +142,8 @@ class FileReader:
             if column.path_in_schema.split(".")[0] in names
         )
 
-    def keys(self, row_group: int) -> Iterator[RawKeys]:
+    def keys(self, row_group: int, *, is_key_only: bool) -> Iterator[RawKeys]:
         """Keys of all rows of a row group, some at a time."""
-        is_key_only = self.has_trusted_column()
         found = self.parquet.iter_batches(
             KEY_BATCH_ROWS if is_key_only else BATCH_ROWS,
             row_groups=[row_group],
@@ -131,7 +151,10 @@ class FileReader:
             use_threads=False,
         )
         for batch in found:
-            hashes = self._trusted_hashes(batch) if is_key_only else self._raw(batch).hashes
+            if is_key_only:
+                hashes = as_halves(filter(None, self._trusted(batch)))
+            else:
+                hashes = self._raw(batch).hashes
             yield RawKeys(self._ids(batch), hashes, self._times(batch))
 
     def take(self, row_group: int, rows: np.ndarray) -> RawRows:
@@ -153,7 +176,7 @@ class FileReader:
     def _raw(self, batch: pa.RecordBatch | pa.Table) -> RawRows:
         settings = self._settings
         texts = [self._bytes(batch, name) for name in settings.text_columns()]
-        category = self._bytes(batch, settings.columns.category)
+        category = self._bytes(batch, settings.columns.category, allow_integers=True)
         embedded, uris, wrong_picture = self._pictures(batch)
         empty: list[bytes | None] = [None] * batch.num_rows
         raw = RawRows(
@@ -167,8 +190,9 @@ class FileReader:
             folder=self._file.uri.rpartition("/")[0],
             hashes=np.zeros((0, 2), np.uint64),
         )
-        is_trusting = self.has_trusted_column()
-        raw.hashes = self._trusted_hashes(batch) if is_trusting else _content_hashes(raw)
+        trusted = self._trusted(batch) if self.has_trusted_column() else empty
+        pairs = zip(trusted, _contents(raw), strict=True)
+        raw.hashes = as_halves(known or digest(content) for known, content in pairs)
         return raw
 
     def _ids(self, batch: Any) -> list[bytes | None]:
@@ -203,22 +227,22 @@ class FileReader:
         return embedded, uris, is_wrong
 
     def _times(self, batch: Any) -> np.ndarray:
-        name = self._settings.columns.updated_at
-        if name is None or name not in batch.schema.names:
-            return np.full(batch.num_rows, NO_TIME)
-        return _as_times(batch.column(name))
+        name = self._settings.columns.updated_at or ""
+        if name in batch.schema.names:
+            return _as_times(batch.column(name))
+        (time,) = update_order(pl.Series([dict(self._file.partitions).get(name)], dtype=pl.String))
+        return np.full(batch.num_rows, time)
 
-    def _trusted_hashes(self, batch: Any) -> np.ndarray:
+    def _trusted(self, batch: Any) -> list[bytes | None]:
+        """A digest of every trusted cell; None where the cell is null."""
         values = batch.column(self._settings.trusted).to_pylist()
-        return as_halves(digest((repr(value).encode(),)) for value in values)
+        return [None if value is None else digest((repr(value).encode(),)) for value in values]
 
 
-def _content_hashes(raw: RawRows) -> np.ndarray:
+def _contents(raw: RawRows) -> Iterator[tuple[bytes | None, ...]]:
     rows = zip(raw.texts, raw.categories, raw.pictures, raw.picture_uris, strict=True)
-    return as_halves(
-        digest((*texts, category, *pictures, b"", *uris))
-        for texts, category, pictures, uris in rows
-    )
+    for texts, category, pictures, uris in rows:
+        yield (*texts, category, *pictures, b"", *uris)
 
 
 def digest(parts: Sequence[bytes | None]) -> bytes:
@@ -233,7 +257,7 @@ def digest(parts: Sequence[bytes | None]) -> bytes:
     return state.digest()
 
 
-def as_halves(digests: Iterator[bytes]) -> np.ndarray:
+def as_halves(digests: Iterable[bytes]) -> np.ndarray:
     """Digests as [N, 2] uint64."""
     return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
 
@@ -284,12 +308,12 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _as_bytes(column: Any, *, allow_integers: bool = False) -> list[bytes | None] | None:
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
     if allow_integers and pa.types.is_integer(column.type):
         column = column.cast(pa.string())
     if not _is_text(column.type):
         return None
-    if pa.types.is_dictionary(column.type):
-        column = pc.cast(column, column.type.value_type)
     values: list[bytes | None] = pc.cast(column, pa.large_binary()).to_pylist()
     return values
 
@@ -309,24 +333,8 @@ def _as_byte_lists(column: Any, *, is_uri: bool) -> list[list[bytes]] | None:
 
 
 def _as_times(column: Any) -> np.ndarray:
-    """Microseconds (or the integers themselves); NO_TIME for nulls and for what is not a time."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if _is_text(column.type):
-        column = _parsed_times(pc.cast(column, pa.binary()))
-    elif pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        column = pc.cast(column, pa.timestamp("us", getattr(column.type, "tz", None)))
-    elif not pa.types.is_integer(column.type):
+    kind = column.type
+    is_time = pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_integer(kind)
+    if not is_time and not _is_text(kind):
         return np.full(len(column), NO_TIME)
-    times = pc.fill_null(pc.cast(column, pa.int64()), NO_TIME)
-    return np.asarray(times.to_numpy(zero_copy_only=False), np.int64)
-
-
-def _parsed_times(column: Any) -> Any:
-    """ISO 8601 text as times, all with a zone or all without."""
-    for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
-        try:
-            return pc.cast(pc.cast(column, pa.string()), kind)
-        except pa.ArrowInvalid:
-            continue
-    return pa.nulls(len(column), pa.int64())
+    return update_order(pl.Series(pl.from_arrow(column))).to_numpy()

@@ -34,7 +34,7 @@ KEY_DTYPE = np.dtype(
 KEY_NAMES = tuple(KEY_DTYPE.names or ())
 KEY_SCHEMA = pa.schema([(name, pa.from_numpy_dtype(KEY_DTYPE[name])) for name in KEY_NAMES])
 _SUMMARY_KEY = b"ulsdram.summary"
-_LAYOUT = "1"
+_LAYOUT = "2"  # of what a scan keeps and what it means
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +143,12 @@ def _scan_parquet(task: ScanTask) -> tuple[FileSummary, np.ndarray]:
 def _scan_row_groups(
     reader: FileReader, groups: list[tuple[int, int]], bad_lines: tuple[int, ...]
 ) -> tuple[FileSummary, np.ndarray]:
-    records, bad, first_row = [_no_records()], {}, 0
-    is_key_only = reader.has_trusted_column()
+    records, bad, first_row, bytes_read = [_no_records()], {}, 0, 0
     for i, (num_rows, _) in enumerate(groups):
         try:
-            records += _group_records(reader.keys(i), first_row)
+            is_key_only = reader.is_key_only(i)
+            bytes_read += reader.stored_bytes(i, is_key_only=is_key_only)
+            records += _group_records(reader.keys(i, is_key_only=is_key_only), first_row)
         except (OSError, pa.ArrowException) as error:
             if not is_corruption(error):
                 raise
@@ -159,7 +160,7 @@ def _scan_row_groups(
         bad_row_groups=bad,
         bad_lines=list(bad_lines),
         num_keyless=int((found["id_lo"] == 0).sum()),
-        bytes_read=sum(reader.stored_bytes(i, is_key_only=is_key_only) for i in range(len(groups))),
+        bytes_read=bytes_read,
         columns=reader.schema.names,
     )
     return summary, found

@@ -29,7 +29,7 @@ class NightlyConfig(BaseModel):
     trusted_column: str | None = Field(
         None,
         description="A column that changes whenever a row does (a hash, or updated_at): rows are "
-        "then compared without reading texts and pictures.",
+        "then compared without reading texts and pictures; those where it is null are read.",
     )
     num_buckets: int = Field(
         32, ge=1, le=4096, description="Partitions of a new table; fixed once it exists."
