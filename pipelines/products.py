@@ -10,7 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.analysis.catalog import SPECS, read_column, scan_products
+from pipelines.analysis.catalog import (
+    SPECS,
+    ProductFiles,
+    newest,
+    read_column,
+    read_order,
+    scan_products,
+)
 from pipelines.analysis.errors import QueryError
 from pipelines.analysis.output import collect
 from pipelines.storage import Storage
@@ -69,7 +76,7 @@ class ProductReader:
     def gold(self) -> pl.LazyFrame | None:
         """`product_id, category, gold` of the labelled products; None if there is no gold."""
         frames = []
-        for part, schema in self._parts():
+        for rows, schema, _ in self._parts():
             if self.columns.gold in schema:
                 wanted: dict[str, tuple[str | None, Kind]] = {
                     "product_id": (self.columns.product_id, pl.String),
@@ -77,15 +84,16 @@ class ProductReader:
                 }
                 chosen = [read_column(c, schema, k).alias(name) for name, (c, k) in wanted.items()]
                 gold = _read_gold(self.columns.gold, schema).alias("gold")
-                frames.append(part.select(*chosen, gold))
+                order = read_order(self.columns.updated_at, schema).alias("_order")
+                frames.append(rows.select(*chosen, gold, order))
         if not frames:
             return None
         labelled = pl.concat(frames).filter(pl.col("gold").is_not_null())
-        return labelled.filter(pl.col("product_id").is_first_distinct())
+        return newest(labelled).drop("_order")
 
-    def _parts(self) -> list[tuple[pl.LazyFrame, pl.Schema]]:
-        parts = [(part, part.collect_schema()) for part in scan_products(self.storage)]
-        for _, schema in parts:
+    def _parts(self) -> list[ProductFiles]:
+        parts = scan_products(self.storage)
+        for _, schema, _ in parts:
             if self.columns.product_id not in schema:
                 raise QueryError(
                     f"found no column {self.columns.product_id!r} in {self.storage.uri}, expected "
@@ -101,18 +109,19 @@ class ProductReader:
             **{f"text:{name}": (column, pl.String) for name, column in columns.sources.items()},
             "category": (columns.category, pl.String),
             "specs": (columns.specs, SPECS),
-            "updated_at": (columns.updated_at, pl.Datetime("us", "UTC")),
         }
         frames = []
-        for part, schema in self._parts():
+        for rows, schema, folder in self._parts():
             chosen = [read_column(c, schema, kind).alias(name) for name, (c, kind) in flat.items()]
             chosen.append(_read_gold(columns.gold, schema).alias("gold"))
+            chosen.append(read_order(columns.updated_at, schema).alias("order"))
+            chosen.append(pl.lit(folder).alias("folder"))
             chosen += [
                 pl.col(name).alias(f"picture:{name}")
                 for name in columns.pictures()
                 if name in schema
             ]
-            frames.append(part.select(chosen))
+            frames.append(rows.select(chosen))
         return frames
 
     def _products(self, frames: Sequence[pl.LazyFrame]) -> list[Product]:
@@ -121,7 +130,7 @@ class ProductReader:
         for frame in frames:
             for row in collect(frame).iter_rows(named=True):
                 known = winners.get(row["product_id"])
-                if known is None or _is_newer(row, known):
+                if known is None or row["order"] > known["order"]:
                     winners[row["product_id"]] = row
         return [self._product(row) for row in winners.values()]
 
@@ -148,14 +157,12 @@ class ProductReader:
                 if isinstance(item, bytes):
                     found.append(item)
                 elif isinstance(item, str) and name == self.columns.image_uri:
-                    found += self._fetch(item)
+                    found += self._fetch(item, row["folder"])
         return tuple(found)
 
-    def _fetch(self, uri: str) -> list[bytes]:
-        """Read a picture kept as a file; without a scheme it is relative to the table's folder."""
+    def _fetch(self, uri: str, folder: str) -> list[bytes]:
+        """Read a picture kept as a file; without a scheme it is relative to `folder`."""
         if "://" not in uri and not uri.startswith("/"):
-            root = self.storage.uri
-            folder = root if self.storage.is_folder() else root.rpartition("/")[0]
             uri = f"{folder}/{uri}"
         try:
             place = Storage.of(uri, self.storage.options)
@@ -177,12 +184,6 @@ def _read_gold(column: str | None, schema: pl.Schema) -> pl.Expr:
         for name, kind in GOLD_FIELDS.items()
     ]
     return pl.col(column or "").list.eval(pl.struct(fields))
-
-
-def _is_newer(row: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    if row["updated_at"] is None:
-        return False
-    return known["updated_at"] is None or row["updated_at"] > known["updated_at"]
 
 
 def _gold_spans(cell: Sequence[Mapping[str, Any] | None]) -> list[GoldSpan]:

@@ -1,17 +1,23 @@
-"""The products table as the analysis reads it: category, specs and texts by product id."""
+"""The products table as the analysis reads it: category, specs and texts by product id.
+
+The files are those that the nightly job lists; of rows with one id the same one counts.
+"""
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.analysis.errors import QueryError
+from pipelines.nightly.inputs import InputFile, list_inputs
 from pipelines.storage import Storage
 from pipelines.tables import Columns
+from pipelines.times import NO_TIME, update_order
 
 SPECS = pl.List(pl.Struct({"attribute": pl.String, "value": pl.String}))
 
@@ -47,37 +53,38 @@ class Catalog:
     ) -> pl.LazyFrame:
         """Chosen columns under their own names; of duplicate ids the newest row, else the first."""
         asked = {"product_id": (self.columns.product_id, pl.String), **wanted}
-        asked["_updated_at"] = (self.columns.updated_at, pl.Datetime("us", "UTC"))
         parts = scan_products(self.storage)
-        schemas = [part.collect_schema() for part in parts]
-        for name, (column, _) in {"product_id": asked["product_id"], **wanted}.items():
-            if name != "description" and not any(column in schema for schema in schemas):
+        for name, (column, _) in asked.items():
+            if name != "description" and not any(column in part.schema for part in parts):
                 raise QueryError(
                     f"found no column {column!r} ({name}) in {self.storage.uri}, "
-                    f"expected one of {sorted(schemas[0].names())}; map it with --column"
+                    f"expected one of {sorted(parts[0].schema.names())}; map it with --column"
                 )
         chosen = [
-            part.select(
-                read_column(column, schema, kind).alias(name)
-                for name, (column, kind) in asked.items()
+            part.rows.select(
+                *(
+                    read_column(c, part.schema, kind).alias(name)
+                    for name, (c, kind) in asked.items()
+                ),
+                read_order(self.columns.updated_at, part.schema).alias("_order"),
             )
-            for part, schema in zip(parts, schemas, strict=True)
+            for part in parts
         ]
         frame = pl.concat(chosen).filter(pl.col("product_id").is_not_null())
         if only is not None:
             frame = frame.filter(pl.col("product_id").is_in(only.implode()))
-        if any(self.columns.updated_at in schema for schema in schemas):
-            return _newest(frame).drop("_updated_at")
-        return frame.filter(pl.col("product_id").is_first_distinct()).drop("_updated_at")
+        if any(self.columns.updated_at in part.schema for part in parts):
+            return newest(frame).drop("_order")
+        return frame.filter(pl.col("product_id").is_first_distinct()).drop("_order")
 
 
-def _newest(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Of rows with the same id the newest, else the first."""
+def newest(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Of rows with the same id the one with the highest `_order`, else the first."""
     # Decided on flat columns: `unique` on a frame with lists took 1.6 GB more for 1 M products.
     numbered = frame.with_row_index("_row")
     winners = (
-        numbered.select("product_id", "_updated_at", "_row")
-        .sort("_updated_at", "_row", descending=[True, False], nulls_last=True)
+        numbered.select("product_id", "_order", "_row")
+        .sort("_order", "_row", descending=[True, False])
         .filter(pl.col("product_id").is_first_distinct())
     )
     return numbered.join(winners.select("_row"), on="_row", how="semi").drop("_row")
@@ -92,48 +99,60 @@ def read_column(
     found = schema[column]
     if found == pl.String and isinstance(kind, pl.List):
         return pl.col(column).str.json_decode(kind)
-    if found == pl.String and isinstance(kind, pl.Datetime):
-        return pl.col(column).str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-    if isinstance(found, pl.Datetime) and isinstance(kind, pl.Datetime) and not found.time_zone:
-        return pl.col(column).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     return pl.col(column).cast(kind)
 
 
-def scan_products(storage: Storage) -> list[pl.LazyFrame]:
-    """One frame per stretch of files with the same schema, in the order of the paths."""
-    options = storage.polars_options or None
-    if "_delta_log" in storage.names():
-        return [pl.scan_delta(storage.uri, storage_options=options)]
-    files = _files(storage)
-    csv = [file.uri for file in files if file.name.lower().endswith((".csv", ".csv.gz"))]
-    if csv:
-        return [pl.scan_csv(uri, infer_schema=False, storage_options=options) for uri in csv]
-    schemas = [(file.uri, _footer_schema(file)) for file in files]
-    readable = [(uri, schema) for uri, schema in schemas if schema is not None]
+def read_order(column: str | None, schema: pl.Schema) -> pl.Expr:
+    """What tells the newest of rows with one id, as in the nightly job."""
+    if column is None or column not in schema:
+        return pl.lit(NO_TIME, dtype=pl.Int64)
+    return pl.col(column).map_batches(update_order, return_dtype=pl.Int64, is_elementwise=True)
+
+
+class ProductFiles(NamedTuple):
+    """Neighbouring files of one folder with the same columns, those of its path included."""
+
+    rows: pl.LazyFrame
+    schema: pl.Schema
+    folder: str
+
+
+def scan_products(storage: Storage) -> list[ProductFiles]:
+    """The table's files in the order in which the nightly job reads them."""
+    try:
+        files = list_inputs([storage.uri], storage.options)
+    except ValueError as error:
+        raise QueryError(str(error)) from error
+    described = [(file, _describe(storage, file)) for file in files]
+    readable = [(file, kind) for file, kind in described if kind is not None]
     if not readable:
         raise QueryError(
             f"found no readable Parquet or CSV file at {storage.uri}; check --products"
         )
-    return [
-        pl.scan_parquet([uri for uri, _ in group], storage_options=options, glob=False)
-        for _, group in groupby(readable, key=lambda item: item[1])
-    ]
+    groups = groupby(readable, key=lambda item: (item[0].folder, item[0].partitions, item[1]))
+    return [_scan(storage, [file for file, _ in group]) for _, group in groups]
 
 
-def _files(storage: Storage) -> list[Storage]:
-    if not storage.exists():
-        raise QueryError(
-            f"found nothing at {storage.uri}, expected a products table; check the URI"
-        )
-    if not storage.is_folder():
-        return [storage]
-    found = [storage.sibling(path) for path in sorted(storage.fs.find(storage.path))]
-    endings = (".parquet", ".csv", ".csv.gz")
-    return [
-        file
-        for file in found
-        if file.name.lower().endswith(endings) and not file.name.startswith(("_", "."))
-    ]
+def _describe(storage: Storage, file: InputFile) -> pa.Schema | str | None:
+    """What files must share to be scanned together; None: the file cannot be read."""
+    return file.uri if file.is_csv else _footer_schema(Storage(file.uri, storage.options))
+
+
+def _scan(storage: Storage, files: list[InputFile]) -> ProductFiles:
+    options = storage.polars_options or None
+    uris = [file.uri for file in files]
+    if files[0].is_csv:
+        rows = pl.scan_csv(uris, infer_schema=False, storage_options=options, glob=False)
+    else:
+        rows = pl.scan_parquet(uris, storage_options=options, glob=False, hive_partitioning=False)
+    known = rows.collect_schema()
+    from_path = {
+        name: pl.lit(value, dtype=pl.String)
+        for name, value in files[0].partitions
+        if name not in known
+    }
+    rows = rows.with_columns(**from_path)
+    return ProductFiles(rows, rows.collect_schema(), files[0].folder)
 
 
 def _footer_schema(file: Storage) -> pa.Schema | None:

@@ -29,6 +29,11 @@ class InputFile:
         """Whether the file is text that has to be turned into Parquet first."""
         return self.uri.lower().endswith(CSV_ENDINGS)
 
+    @property
+    def folder(self) -> str:
+        """Where the file lies; addresses of pictures without a scheme are relative to it."""
+        return self.uri.rpartition("/")[0]
+
     def fingerprint(self, *settings: str) -> str:
         """Names what was read from this very content of the file under these settings."""
         parts = (self.uri, str(self.size), self.version, repr(self.partitions), *settings)
@@ -57,8 +62,8 @@ def _list_input(place: Storage) -> list[InputFile]:
     files = _list_folder(place)
     if not files:
         raise ValueError(
-            f"found no Parquet or CSV file below {place.uri}; an empty folder would mark every "
-            "product as vanished, so nothing was done: check the path"
+            f"found no Parquet or CSV file below {place.uri}, expected a products table (an empty "
+            "one would mark every product as vanished); check the path"
         )
     return files
 

@@ -187,7 +187,7 @@ class FileReader:
             picture_uris=uris,
             wrong_text=any(text is None for text in texts),
             wrong_picture=wrong_picture,
-            folder=self._file.uri.rpartition("/")[0],
+            folder=self._file.folder,
             hashes=np.zeros((0, 2), np.uint64),
         )
         trusted = self._trusted(batch) if self.has_trusted_column() else empty

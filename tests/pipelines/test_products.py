@@ -59,6 +59,28 @@ def test_pictures_from_lists_and_files(tmp_path):
     assert (found.category, found.gold, dict(found.texts)) == (None, None, {"title": "x"})
 
 
+def test_addresses_of_pictures_are_relative_to_their_file(tmp_path):
+    for folder in ("kind=a", "kind=b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one.png").write_bytes(folder.encode())
+        frame = pl.DataFrame({"product_id": [folder], "title": ["x"], "image_uri": ["one.png"]})
+        frame.write_parquet(tmp_path / folder / "p.parquet")
+    reader = ProductReader(Storage.of(tmp_path), Columns(category="kind"))
+    found = reader.find(["kind=a", "kind=b"])
+    assert found["kind=b"].pictures == (b"kind=b",)
+    assert (found["kind=a"].pictures, found["kind=a"].category) == ((b"kind=a",), "a")
+
+
+def test_gold_is_that_of_the_newest_row(tmp_path):
+    gold = [[{"attribute": name, "value": "x", "start": 0, "end": 1}] for name in ("old", "new")]
+    frame = pl.DataFrame(
+        {"product_id": ["p"] * 2, "title": ["x"] * 2, "gold": gold, "updated_at": [1, 2]}
+    )
+    frame.write_parquet(tmp_path / "p.parquet")
+    found = ProductReader(Storage.of(tmp_path / "p.parquet")).gold().collect()
+    assert found["gold"][0][0]["attribute"] == "new"
+
+
 def test_gold_that_makes_no_sense_is_left_out(tmp_path):
     spans = [
         {"attribute": "a", "value": "x", "start": 0, "end": 1},

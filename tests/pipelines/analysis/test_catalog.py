@@ -9,6 +9,7 @@ from deltalake import write_deltalake
 
 from pipelines.analysis import Catalog, QueryError
 from pipelines.analysis.catalog import parse_columns
+from pipelines.products import ProductReader
 from pipelines.storage import Storage
 from pipelines.tables import Columns
 
@@ -140,3 +141,51 @@ def test_nothing_readable(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(QueryError, match="found no"):
         categories(path)
+
+
+def test_all_endings_are_read_side_by_side(tmp_path):
+    for name, category in (("a.csv", "csv"), ("b.parquet", "parquet"), ("c.pq", "pq")):
+        frame = pl.DataFrame({"product_id": [category], "category": [category]})
+        (frame.write_csv if name.endswith("csv") else frame.write_parquet)(tmp_path / name)
+    pl.DataFrame({"product_id": ["d"], "category": ["d"]}).write_parquet(tmp_path / "d.parq")
+    (tmp_path / "_tmp").mkdir()
+    ROWS.write_parquet(tmp_path / "_tmp" / "half.parquet")
+    assert categories(tmp_path) == [(name, name) for name in ("csv", "d", "parquet", "pq")]
+
+
+def test_columns_may_stand_in_the_path(tmp_path):
+    for folder, number in (("category=a%20b", 1), ("category=__HIVE_DEFAULT_PARTITION__", 2)):
+        (tmp_path / folder).mkdir()
+        pl.DataFrame({"product_id": [number]}).write_parquet(tmp_path / folder / "p.parquet")
+        frame = pl.DataFrame({"product_id": [number + 2], "category": ["own"]})
+        frame.write_parquet(tmp_path / folder / "q.parquet")
+    assert categories(tmp_path) == [("1", "a b"), ("2", None), ("3", "own"), ("4", "own")]
+
+
+def test_columns_of_a_partitioned_delta_table_are_read(tmp_path):
+    write_deltalake(str(tmp_path / "d"), ROWS.to_arrow(), partition_by=["category"])
+    assert categories(tmp_path / "d") == CATEGORIES
+
+
+TIMES = ["", "2026-01-01T10:00:00.000000001Z", "2026-01-01T10:00:00.000000002", "soon", None]
+NANOSECONDS = [0, 1, 2, 0, None]
+
+
+@pytest.mark.parametrize("kind", ["csv", "text", "ns", "uint64"])
+def test_the_winner_is_that_of_the_nightly_job(tmp_path, kind):
+    numbers = pl.Series(
+        [None if n is None else 2**63 + 9 * n for n in NANOSECONDS], dtype=pl.UInt64
+    )
+    column = {"ns": pl.Series(NANOSECONDS).cast(pl.Datetime("ns")), "uint64": numbers}
+    frame = pl.DataFrame(
+        {
+            "product_id": ["x"] * 5,
+            "title": list("abcde"),
+            "category": list("abcde"),
+            "updated_at": column.get(kind, TIMES),
+        }
+    )
+    path = tmp_path / ("p.csv" if kind == "csv" else "p.parquet")
+    (frame.write_csv if kind == "csv" else frame.write_parquet)(path)
+    assert categories(path) == [("x", "c")]
+    assert ProductReader(Storage.of(path)).find(["x"])["x"].texts["title"] == "c"
