@@ -35,7 +35,7 @@ class DecodedProduct:
     """uint8 [S, S, 3] each."""
     category: str | None = None
     reason: Reason | None = None
-    """Why a picture is missing, if one is."""
+    """Why no picture is usable, if none is."""
 
 
 @dataclass
@@ -103,16 +103,17 @@ class Extractor:
         return self.extract_decoded([self.decode(product) for product in products])
 
     def decode(self, product: Product) -> DecodedProduct:
-        """Decode a product's pictures; those that cannot be used leave their reason."""
+        """Decode a product's pictures; where none can be used, the first one's reason counts."""
         pictures: list[np.ndarray] = []
-        reason = None
+        reasons: list[Reason] = []
         if self.config.image is not None:
-            reason = None if product.pictures else Reason.NO_PICTURE
             for data in product.pictures:
                 try:
                     pictures.append(decode_picture(data, self.config.image))
                 except PictureError as error:
-                    reason = reason or error.reason
+                    reasons.append(error.reason)
+            reasons.append(Reason.NO_PICTURE)
+        reason = None if pictures or not reasons else reasons[0]
         return DecodedProduct(
             product.product_id, product.texts, tuple(pictures), product.category, reason
         )

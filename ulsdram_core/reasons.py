@@ -1,4 +1,4 @@
-"""Why a row, a picture or a file is degraded or quarantined: the one enumerated list."""
+"""Why a row is degraded or quarantined, a picture or file unusable: the one enumerated list."""
 
 from enum import StrEnum
 

@@ -47,6 +47,7 @@ class DecodedBatch:
     settled_hashes: list[str] = field(default_factory=list)
     cpu_seconds: float = 0.0
     bytes_read: int = 0
+    broken_pictures: int = 0
 
 
 def num_batches(chunk: Chunk, settings: DecodeSettings) -> int:
@@ -70,6 +71,7 @@ def decode_chunk(chunk: Chunk, settings: DecodeSettings) -> list[DecodedBatch]:
         batches.append(_batch(piece, decoded[i * size : (i + 1) * size]))
     batches[0].cpu_seconds = time.process_time() - started
     batches[0].bytes_read = bytes_read
+    batches[0].broken_pictures = pictures.num_broken
     return batches
 
 
@@ -143,6 +145,7 @@ class _Pictures:
         self._options = settings.rows.options
         self._decoded: dict[str, np.ndarray | Reason] = {}
         self._fetched: dict[bytes, bytes | Reason] = {}
+        self.num_broken = 0  # counted in every row that has one
 
     def fetch(self, raw: RawRows) -> None:
         """Read what is kept as files, several at a time."""
@@ -154,7 +157,7 @@ class _Pictures:
             self._fetched.update(zip(uris, found, strict=True))
 
     def of(self, raw: RawRows, i: int) -> tuple[tuple[np.ndarray, ...], Reason | None]:
-        """A row's usable pictures, and why one is missing."""
+        """A row's usable pictures; where there is none, why the first one is not."""
         if self._image is None:
             return (), None
         encoded: list[bytes | Reason] = list(raw.pictures[i])
@@ -164,7 +167,8 @@ class _Pictures:
         decoded = [item if isinstance(item, Reason) else self._decode(item) for item in encoded]
         usable = tuple(item for item in decoded if not isinstance(item, Reason))
         reasons = [item for item in decoded if isinstance(item, Reason)]
-        return usable, reasons[-1] if reasons else None
+        self.num_broken += len(reasons)
+        return usable, None if usable else reasons[0]
 
     def _decode(self, data: bytes) -> np.ndarray | Reason:
         assert self._image is not None

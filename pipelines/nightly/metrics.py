@@ -16,6 +16,7 @@ GAUGES = (
     ("rows_unchanged", "Rows that needed no work."),
     ("rows_vanished", "Products newly marked as vanished."),
     ("rows_quarantine_table", "Rows that the quarantine table stands for."),
+    ("broken_pictures", "Pictures that could not be used, by rows that name them."),
     ("poison_rows", "Rows that killed their worker every time."),
     ("worker_failures", "Failed attempts of workers."),
     ("seconds", "Wall time of the run."),
@@ -25,7 +26,7 @@ GAUGES = (
     ("bytes_scanned", "Stored bytes read to find changes."),
     ("bytes_read", "Stored bytes read to extract."),
     ("bytes_written", "Bytes written to the extractions table."),
-    ("write_amplification", "Bytes written by bytes of new rows."),
+    ("write_amplification", "Rows written by rows that changed or vanished."),
     ("table_version", "Version of the extractions table after the run."),
 )
 _COUNTS = (

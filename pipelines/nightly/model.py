@@ -25,6 +25,7 @@ class DecodedRow:
     pictures: tuple[np.ndarray, ...] = ()
     category: str | None = None
     reason: Reason | None = None
+    """Why no picture is usable, if none is."""
 
 
 @dataclass(frozen=True, slots=True)

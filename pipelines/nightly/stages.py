@@ -42,6 +42,7 @@ def extract_batch(model: LoadedModel, batch: DecodedBatch, stages: Stages) -> Do
         decode_seconds=batch.cpu_seconds,
         model_seconds=time.process_time() - started,
         bytes_read=batch.bytes_read,
+        broken_pictures=batch.broken_pictures,
     )
 
 

@@ -61,13 +61,14 @@ def work_numbers(totals: WaveTotals, *, seconds: float, num_cores: int) -> dict[
         "efficiency": round(totals.steady_core_seconds / available, 4) if available else 0.0,
         "start_seconds": round(totals.start_seconds, 3),
         "bytes_read": totals.bytes_read,
+        "broken_pictures": totals.broken_pictures,
         "poison_rows": totals.poison_rows,
         "worker_failures": totals.worker_failures,
     }
 
 
 def write_numbers(rewritten: Sequence[Rewritten]) -> dict[str, Any]:
-    """What publishing wrote; the amplification compares it with the share of changed rows."""
+    """What publishing wrote; `write_amplification` = rows written by rows that changed."""
     written = sum(file.size for item in rewritten for file in item.new)
     rows = sum(sum(item.new_rows) for item in rewritten)
     changed = sum(item.rows_changed + item.rows_vanished for item in rewritten)

@@ -56,6 +56,7 @@ class Done:
     decode_seconds: float = 0.0
     model_seconds: float = 0.0
     bytes_read: int = 0
+    broken_pictures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class WaveTotals:
     decode_seconds: float = 0.0
     model_seconds: float = 0.0
     bytes_read: int = 0
+    broken_pictures: int = 0
     start_seconds: float = 0.0  # until the first rows came back
     steady_seconds: float = 0.0  # from then to the last rows
     steady_core_seconds: float = 0.0  # of the rows that came back in that time
@@ -146,6 +148,7 @@ class WaveRun:
         self.totals.decode_seconds += done.decode_seconds
         self.totals.model_seconds += done.model_seconds
         self.totals.bytes_read += done.bytes_read
+        self.totals.broken_pictures += done.broken_pictures
         self.totals.rows += len(chunk)
         self._progress.add(len(chunk))
         wave = self._open[chunk.wave]

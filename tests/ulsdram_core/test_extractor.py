@@ -44,6 +44,7 @@ def test_a_readable_product_is_ok(extractor, picture):
         ((b"x" * 20_000_001,), Reason.PICTURE_TOO_LARGE),
         ((7,), Reason.WRONG_TYPE),
         ((BROKEN, b""), Reason.UNDECODABLE_PICTURE),
+        ((b"", BROKEN), Reason.NO_PICTURE),
     ],
 )
 def test_without_a_usable_picture_the_text_is_read(extractor, pictures, reason):
@@ -53,9 +54,10 @@ def test_without_a_usable_picture_the_text_is_read(extractor, pictures, reason):
     assert found.range == extractor.extract([Product("p", texts)])[0].range
 
 
-def test_one_broken_picture_of_two_degrades_and_the_other_is_read(extractor, picture):
+def test_of_two_pictures_the_usable_one_is_enough(extractor, picture):
     texts = {"title": "red cotton shirt"}
-    assert fared(extractor, texts, BROKEN, picture)[1] == Reason.UNDECODABLE_PICTURE
+    for pictures in ((BROKEN, picture), (picture, BROKEN)):
+        assert fared(extractor, texts, *pictures) == (Status.OK, None)
     both, one, none = (
         extractor.extract([Product("p", texts, pictures)])[0].range
         for pictures in ((BROKEN, picture), (picture,), ())

@@ -252,11 +252,16 @@ def test_several_pictures_of_which_one_is_broken(tmp_path, output, run_night):
         {"product_id": "b", "title": "red", "images": [picture(0), b"broken"]},
         {"product_id": "c", "title": "red", "images": []},
         {"product_id": "d", "title": "red", "images": None},
+        {"product_id": "e", "title": "red", "images": [b"", b"broken"]},
+        {"product_id": "f", "title": "red", "images": [b"broken", bomb()]},
     ]
     write_file(tmp_path / "in" / "a.parquet", rows, schema=schema)
-    run_night(tmp_path / "in")
+    summary = run_night(tmp_path / "in")
     table = extractions(output)
-    assert table["reason"].to_list() == [None, "undecodable_picture", "no_picture", "no_picture"]
+    assert table["status"].to_list() == ["ok", "ok", *["degraded"] * 4]
+    reasons = [None, None, "no_picture", "no_picture", "no_picture", "undecodable_picture"]
+    assert table["reason"].to_list() == reasons
+    assert summary["broken_pictures"] == 5
     assert table["range"].list.first().struct.field("score")[1] > 0
 
 
