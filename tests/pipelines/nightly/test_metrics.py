@@ -12,6 +12,9 @@ from shop_catalogue import product, products, write_file, write_files
 
 from pipelines.command import RunFailedError
 from pipelines.nightly.metrics import prometheus_text
+from pipelines.nightly.publish import Rewritten
+from pipelines.nightly.snapshot import StoredFile
+from pipelines.nightly.summary import write_numbers
 
 CHECK = {"name": "quarantine_rate", "found": 0.1, "limit": 0.05, "is_passed": False, "note": ""}
 
@@ -27,6 +30,15 @@ def test_a_refused_run_names_its_checks_but_no_success_time():
     assert found['ulsdram_nightly_gate_limit{check="quarantine_rate"}'] == "0.05"
     assert found["ulsdram_nightly_finished_timestamp_seconds"] == "12.5"
     assert "last_success" not in text
+
+
+def test_write_amplification_counts_rows_as_its_text_says():
+    files = (StoredFile("a", 1), StoredFile("b", 10**9))
+    done = Rewritten(0, (), files, (60, 40), rows_changed=3, rows_vanished=1)
+    numbers = write_numbers([done])
+    text = prometheus_text({"state": "published", **numbers}, finished_at=1)
+    assert samples(text)["ulsdram_nightly_write_amplification"] == "25.0"
+    assert "write_amplification Rows written by rows that changed or vanished." in text
 
 
 def test_labels_are_escaped():
