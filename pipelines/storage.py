@@ -44,12 +44,17 @@ OPTION_NAMES: Mapping[str, Mapping[str, tuple[str, str]]] = {
 _ALIASES = {"gcs": "gs", "az": "abfss", "abfs": "abfss", "adl": "abfss"}
 # request errors of the cloud clients that fsspec passes on as they are
 _CLIENT_MODULES = frozenset({"aiohttp", "azure", "botocore", "gcsfs", "google", "requests"})
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfss": "adlfs"}
 _T = TypeVar("_T")
 _PREFIXES = ("aws_", "google_", "azure_storage_")
 
 
 class StorageError(ValueError):
     """A URI or a storage option that cannot be used."""
+
+
+class UnreachableError(StorageError):
+    """A storage that gave no answer; unlike for other errors of a URI, trying again may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,9 @@ class Storage:
         """The fsspec filesystem (fsspec keeps one instance per set of options)."""
         if self.is_local:
             return fsspec.filesystem("file")
-        return fsspec.filesystem(_scheme(self.uri), **_fsspec_options(self.scheme, self.options))
+        with _explained(self):
+            options = _fsspec_options(self.scheme, self.options)
+            return fsspec.filesystem(_scheme(self.uri), **options)
 
     @property
     def path(self) -> str:
@@ -138,11 +145,13 @@ class Storage:
 
     def exists(self) -> bool:
         """Whether a file or folder is here."""
-        return bool(self.fs.exists(self.path))
+        with _explained(self):
+            return bool(self.fs.exists(self.path))
 
     def is_folder(self) -> bool:
         """Whether a folder (or a prefix with objects below it) is here."""
-        return bool(self.fs.isdir(self.path))
+        with _explained(self):
+            return bool(self.fs.isdir(self.path))
 
     def info(self) -> dict[str, Any]:
         """What the filesystem says of this file: size, and etag or mtime."""
@@ -151,11 +160,18 @@ class Storage:
     def names(self) -> list[str]:
         """Names of the direct children, sorted; empty when there is no such folder."""
         try:
-            found = self.fs.ls(self.path, detail=False)
+            with _explained(self):
+                found = self.fs.ls(self.path, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
         names = {str(item).rstrip("/").rsplit("/", 1)[-1] for item in found}
         return sorted(name for name in names if name and not name.endswith(".tmp"))
+
+    def files(self) -> dict[str, dict[str, Any]]:
+        """What the filesystem says of every file below this folder, by path in order."""
+        with _explained(self):
+            found: dict[str, dict[str, Any]] = self.fs.find(self.path, detail=True)
+        return dict(sorted(found.items()))
 
     def read_bytes(self) -> bytes:
         """The whole file."""
@@ -266,7 +282,7 @@ def is_transient(error: BaseException) -> bool:
         return False
     if isinstance(error, OSError):
         return error.errno is not None
-    return type(error).__module__.partition(".")[0] in _CLIENT_MODULES
+    return isinstance(error, UnreachableError) or _is_of_client(error)
 
 
 def retrying(call: Callable[[], _T], *, attempts: int = 5, first_wait: float = 0.2) -> _T:
@@ -279,6 +295,42 @@ def retrying(call: Callable[[], _T], *, attempts: int = 5, first_wait: float = 0
                 raise
             time.sleep(first_wait * 2**attempt)
     return call()
+
+
+@contextmanager
+def _explained(place: Storage) -> Iterator[None]:
+    """Say in one line why a place cannot be used; other errors rise as they are."""
+    try:
+        yield
+    except Exception as error:
+        kind, advice = _diagnosis(place, error)
+        if kind is None:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise kind(f"cannot reach {place.uri}: {reason}; {advice}") from error
+
+
+def _diagnosis(place: Storage, error: Exception) -> tuple[type[StorageError] | None, str]:
+    """The error to raise instead, and what to do about it; None: `error` is of another kind."""
+    package = _PACKAGES.get(place.scheme)
+    if isinstance(error, ImportError) or str(error).startswith("Protocol not known"):
+        schemes = ", ".join(f"{scheme}://" for scheme in _PACKAGES)
+        return (
+            StorageError,
+            f"run pip install {package}" if package else f"expected one of {schemes}",
+        )
+    if isinstance(error, PermissionError):
+        return StorageError, "check the credentials and what they may do there"
+    if not _is_of_client(error):
+        return None, ""
+    if "Credential" in type(error).__name__ or "Profile" in type(error).__name__:
+        names = ", ".join(OPTION_NAMES.get(place.scheme, {}))
+        return StorageError, f"give them as --storage-option ({names}) or in the environment"
+    return UnreachableError, "check the address, its endpoint and the network"
+
+
+def _is_of_client(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in _CLIENT_MODULES
 
 
 def _scheme(uri: str) -> str:

@@ -8,8 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.storage import Storage, StorageError, is_transient, parse_options, retrying
+from pipelines.storage import (
+    Storage,
+    StorageError,
+    UnreachableError,
+    is_transient,
+    parse_options,
+    retrying,
+)
 from ulsdram_core.errors import CheckpointError
+
+NOBODY = {"endpoint_url": "http://127.0.0.1:9", "access_key_id": "me", "secret_access_key": "hush"}
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -152,3 +161,72 @@ def test_only_failed_requests_are_tried_again():
         retrying(fails(FileNotFoundError(2, "gone"), 1))
     assert len(calls) == 1
     assert not is_transient(OSError("Couldn't deserialize thrift"))
+
+
+@pytest.fixture
+def _no_credentials(monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "ask", [Storage.exists, Storage.is_folder, Storage.names, Storage.files, Storage.fetch_to]
+)
+@pytest.mark.usefixtures("_no_credentials")
+def test_storage_without_credentials_is_told_in_a_line(ask, tmp_path):
+    # a region of its own: the filesystem of other tests may have credentials at hand
+    place = Storage.of("s3://bucket/x", {"region": "eu-north-1"})
+    arguments = (tmp_path,) if ask is Storage.fetch_to else ()
+    with pytest.raises(StorageError, match=r"cannot reach s3://bucket/x.*access_key_id") as error:
+        ask(place, *arguments)
+    assert not is_transient(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "advice"),
+    [
+        ("gs://b/x", "pip install gcsfs"),
+        ("abfss://c@a/x", "pip install adlfs"),
+        ("no://x", "s3://"),
+    ],
+)
+def test_a_missing_client_is_named(uri, advice, monkeypatch):
+    def lacks(scheme, **_options):
+        if scheme == "gs":
+            raise ImportError("not installed")
+        raise ValueError(f"Protocol not known: {scheme}")
+
+    monkeypatch.setattr("fsspec.filesystem", lacks)
+    with pytest.raises(StorageError, match=f"cannot reach {uri}.*{advice}"):
+        Storage.of(uri).exists()
+
+
+def test_an_endpoint_that_does_not_answer_is_told_and_may_be_tried_again(monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(UnreachableError, match=r"s3://bucket/x.*127\.0\.0\.1:9") as error:
+        Storage.of("s3://bucket/x", NOBODY).exists()
+    assert is_transient(error.value)
+    assert "hush" not in str(error.value)
+
+
+def test_a_forbidden_place_is_told(monkeypatch):
+    place = Storage.of("memory://forbidden")
+
+    def refuse(_path):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(place.fs, "exists", refuse, raising=False)
+    with pytest.raises(StorageError, match="Access Denied; check the credentials"):
+        place.exists()
+
+
+def test_files_are_listed_in_order(folder):
+    for name in ("b/2", "a", "b/1"):
+        folder.join(name).write_bytes(b"xy")
+    files = folder.files()
+    assert [path.rpartition(folder.name + "/")[2] for path in files] == ["a", "b/1", "b/2"]
+    assert {info["size"] for info in files.values()} == {2}
