@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     helps = {
         "mae": "MAE: folders train/ val/ test/ of JSON files; pictures in mumie-img/",
         "mepave": "MEPAVE: jdai.jave.fashion.{train,valid,test}[.txt]; pictures in product_images/",
-        "tagged": "any Parquet or JSON lines with text and known values (or labelled spans)",
+        "tagged": "any Parquet, Delta, CSV or JSON lines with text and known values (or spans)",
     }
     for kind, text in helps.items():
         sub = add_subcommand(kinds, kind, description=text)

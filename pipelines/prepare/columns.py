@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +13,7 @@ _USUAL = {
     "title": ("title", "input_title", "input"),
     "description": ("description", "input_description"),
     "image": ("image", "images"),
+    "image_uri": ("image_uri",),
     "specs": ("specs", "target_scores"),
     "gold": ("gold",),
     "category": ("category",),
@@ -27,17 +28,22 @@ class ResolvedColumns(BaseModel):
 
     title: str
     description: str | None = None
-    image: str | None = None
+    pictures: tuple[str, ...] = ()
+    """Columns of picture bytes or of names below --images; each may hold lists."""
+    image_uri: str | None = None
     specs: str | None = None
     gold: str | None = None
     category: str | None = None
     product_id: str | None = None
     has_picture_lists: bool = False
+    unexpected: tuple[str, ...] = ()
+    """Columns that are not read, and that a row of lines may have all the same."""
 
     def named(self) -> list[str]:
         """All columns to read."""
-        fields = (self.title, self.description, self.image, self.specs, self.gold)
-        return [name for name in (*fields, self.category, self.product_id) if name]
+        fields = (self.title, self.description, *self.pictures, self.image_uri, self.specs)
+        names = (*fields, self.gold, self.category, self.product_id)
+        return [name for name in dict.fromkeys(names) if name]
 
 
 def resolve_columns(
@@ -63,27 +69,55 @@ def resolve_columns(
         raise ValueError(
             f"found columns {available} in {where}, neither gold nor specs; name one with --specs"
         )
-    return ResolvedColumns.model_validate(found)
-
-
-def check_schemas(
-    columns: ResolvedColumns, schemas: dict[str, pa.Schema], *, keep: Iterable[str]
-) -> ResolvedColumns:
-    """Every file must have the columns; adds whether the picture column holds lists."""
-    for file, schema in schemas.items():
-        for name in (*columns.named(), *keep):
-            _require(name, "column", schema.names, file)
-    lists = any(
-        columns.image is not None and _is_list(schema.field(columns.image).type)
-        for schema in schemas.values()
+    usual = (config.columns.image,) if config.columns.image else _USUAL["image"]
+    pictures = tuple(name for name in usual if name in available)
+    several = len(pictures) + (found["image_uri"] is not None) > 1
+    return ResolvedColumns.model_validate(
+        {**found, "pictures": pictures, "has_picture_lists": several}
     )
-    return columns.model_copy(update={"has_picture_lists": lists})
+
+
+def open_to_late_keys(columns: ResolvedColumns, config: PrepareConfig) -> ResolvedColumns:
+    """The columns of lines of JSON, where any row may have a key that no row before it had."""
+    late: dict[str, object] = {
+        role: getattr(columns, role) or _USUAL[role][0]
+        for role in ("image_uri", "specs", "product_id")
+    }
+    if config.use_gold:
+        late["gold"] = columns.gold or "gold"
+    pictures = (config.columns.image,) if config.columns.image else _USUAL["image"]
+    unexpected = tuple(
+        name
+        for role in ("description", "category")
+        if getattr(columns, role) is None
+        for name in _USUAL[role]
+        if name not in columns.named()
+    )
+    late |= {"pictures": pictures, "has_picture_lists": True, "unexpected": unexpected}
+    return columns.model_copy(update=late)
+
+
+def check_schemas(columns: ResolvedColumns, schemas: Mapping[str, pa.Schema]) -> ResolvedColumns:
+    """Every file must have text and labels, other columns may be absent; finds picture lists."""
+    labels = [name for name in (columns.specs, columns.gold) if name]
+    for file, schema in schemas.items():
+        _require(columns.title, "title", schema.names, file)
+        if not any(name in schema.names for name in labels):
+            _require(labels[0], "labels", schema.names, file)
+    lists = any(
+        name in schema.names and is_list(schema.field(name).type)
+        for schema in schemas.values()
+        for name in (*columns.pictures, columns.image_uri)
+        if name is not None
+    )
+    return columns.model_copy(update={"has_picture_lists": columns.has_picture_lists or lists})
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column holds several items a row."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _require(name: str, option: str, available: list[str], where: str) -> None:
     if name not in available:
         raise ValueError(f"found no column {name!r} ({option}) in {where}, only {available}")
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))

@@ -18,7 +18,12 @@ class TaggedColumns(BaseModel):
 
     title: str | None = Field(None, description="Title column.")
     description: str | None = Field(None, description="Second text column.")
-    image: str | None = Field(None, description="Picture bytes, a list of them, or file names.")
+    image: str | None = Field(
+        None, description="Picture bytes or names below --images, one or a list."
+    )
+    image_uri: str | None = Field(
+        None, description="Addresses of pictures; relative ones start at --images or at the file."
+    )
     specs: str | None = Field(None, description="Known attribute values.")
     gold: str | None = Field(None, description="Spans that are labelled already.")
     category: str | None = Field(None, description="Category column.")

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import IO
 
+from pipelines.storage import Storage
+
 _BLOCK = 1 << 20
+
+
+def open_lines(place: Storage, path: str) -> IO[bytes]:
+    """Open a file of `place`'s filesystem; lines can be read with a limit wherever it lies."""
+    stream = place.fs.open(path, "rb", block_size=_BLOCK)
+    # fsspec's own files of clouds read lines of any length only
+    lines: IO[bytes] = stream if place.is_local else io.BufferedReader(stream, _BLOCK)
+    return lines
 
 
 def read_lines(

@@ -70,7 +70,8 @@ def _product(
     texts = check_texts(
         {source: parsed.texts.get(source) for source in SOURCES}, max_chars=config.max_chars
     )
-    specs = specs_of(parsed.specs, max_values=config.max_values)
+    read = specs_of(parsed.specs, max_values=config.max_values)
+    specs = read.specs
     matches = match_specs(texts, specs)
     place = f"{shard.file.name}#{number}"
     product = RawProduct(
@@ -80,19 +81,23 @@ def _product(
         gold=list(matches.spans),
         specs=specs,
         outside=list(matches.missing),
+        notes=read.note(number),
     )
     if Reason.WRONG_TYPE in parsed.reasons:
         detail = "a title, text, image or spec of another type was left out"
         product.notes.append(Problem(number, Reason.WRONG_TYPE, detail, num_rows=0))
-    if folder is not None:
-        _add_pictures(product, parsed.pictures, folder, config)
+    _add_pictures(product, parsed.pictures, folder, config)
     return product
 
 
 def _add_pictures(
-    product: RawProduct, names: Sequence[str], folder: PictureFolder, config: PrepareConfig
+    product: RawProduct, names: Sequence[str], folder: PictureFolder | None, config: PrepareConfig
 ) -> None:
     """Read up to `max_pictures` usable pictures; those that cannot be used are counted."""
+    if folder is None:
+        product.num_pictures = len(names)
+        product.broken_pictures = [str(Reason.UNREACHABLE_PICTURE)] * len(names)
+        return
     for name in names[:_MAX_TRIES]:
         if len(product.pictures) == config.max_pictures:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.lines import read_lines
+from pipelines.prepare.lines import open_lines, read_lines
 from pipelines.prepare.pictures import PictureFolder
 from pipelines.prepare.rows import Problem, RawProduct, RowError, check_texts
 from pipelines.prepare.shards import Shard
@@ -13,12 +13,15 @@ from ulsdram_core.errors import PictureError
 from ulsdram_core.mepave import MepaveError, parse_mepave_line
 from ulsdram_core.reasons import Reason
 
+# As distributed, and as copies of the benchmark have been seen to name them.
+_PICTURE_ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG")
+
 
 def read_mepave(shard: Shard, config: PrepareConfig) -> Iterator[RawProduct | Problem | None]:
     """Products of the lines that begin in the shard; None for a blank line."""
     place = config.place(config.input)
     folder = PictureFolder(config.place(config.images)) if config.images else None
-    with place.fs.open(shard.file.path, "rb") as file:
+    with open_lines(place, shard.file.path) as file:
         lines = read_lines(file, start=shard.start, end=shard.end, max_bytes=config.max_line_bytes)
         for number, line in lines:
             try:
@@ -56,7 +59,13 @@ def _product(
 
 def _add_picture(product: RawProduct, name: str, folder: PictureFolder) -> None:
     product.num_pictures = 1
-    try:
-        product.pictures.append(folder.read(name.rpartition("/")[2]))
-    except PictureError as error:
-        product.broken_pictures.append(str(error.reason))
+    stem = name.rpartition("/")[2].removesuffix(".jpg")
+    reason: Reason = Reason.UNREACHABLE_PICTURE
+    for ending in _PICTURE_ENDINGS:
+        try:
+            product.pictures.append(folder.read(stem + ending))
+            return
+        except PictureError as error:
+            if error.reason != Reason.UNREACHABLE_PICTURE:
+                reason = error.reason
+    product.broken_pictures.append(str(reason))

@@ -10,7 +10,9 @@ from typing import Any
 from pipelines.command import redact
 from pipelines.prepare.compaction import WrittenFile
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.duplicates import Duplicates
 from pipelines.prepare.publishing import FORMAT
+from pipelines.prepare.shards import Ignored
 from pipelines.prepare.tally import Tally, most_frequent
 from pipelines.prepare.title_groups import SPLITS
 
@@ -25,7 +27,8 @@ def build_report(
     files: Iterable[WrittenFile],
     *,
     split_origin: Mapping[str, str],
-    num_ignored_files: int,
+    ignored: Ignored,
+    duplicates: Duplicates,
 ) -> dict[str, Any]:
     """The report as JSON values."""
     written = list(files)
@@ -35,8 +38,10 @@ def build_report(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "kind": config.kind,
         "input": redact(config.input),
+        "warnings": _warnings(tally, duplicates),
         "rows": _rows(tally),
-        "files_ignored": num_ignored_files,
+        "duplicate_ids": duplicates.model_dump(),
+        "files_ignored": {"found": ignored.found, "listed": ignored.listed},
         "splits": {split: _split(split, tally, written, split_origin) for split in SPLITS},
         "leaks": {
             "products_by_split": tally.leaks,
@@ -65,6 +70,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     parts = [
         f"# Prepared products ({report['kind']})",
         f"Made {report['created_at']} from `{report['input']}`.",
+        *(f"**Warning:** {_cell(warning)}" for warning in report["warnings"]),
         "## Rows",
         _table(
             ("read", "kept", "dropped", "blank lines", "without any value"),
@@ -79,6 +85,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
             ],
         ),
         _counts("dropped because", rows["dropped_by_reason"]),
+        _duplicates(report["duplicate_ids"]),
         "## Splits",
         _splits(report),
         "## Pictures",
@@ -98,8 +105,19 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         _attributes(report),
         "## Problems",
         _problems(report["problems"]),
+        "## Files that were not read",
+        _ignored(report["files_ignored"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _warnings(tally: Tally, duplicates: Duplicates) -> list[str]:
+    found = []
+    if not tally.kept_by_split.get("train"):
+        found.append("train is empty, so nothing can be trained; add rows or use --splits made")
+    if duplicates.rows:
+        found.append(f"{duplicates.rows} rows repeat the product id of another row; all are kept")
+    return found
 
 
 def _rows(tally: Tally) -> dict[str, Any]:
@@ -184,6 +202,20 @@ def _problems(problems: Mapping[str, Any]) -> str:
     rows = [(f"{note['file']}:{note['line']}", note["reason"], note["detail"]) for note in shown]
     found = f"{problems['found']} found, {len(shown)} shown."
     return f"{found}\n\n{_table(('place', 'reason', 'detail'), rows)}" if rows else found
+
+
+def _duplicates(ids: Mapping[str, Any]) -> str:
+    if not ids["rows"]:
+        return ""
+    shown = ids["listed"][:_NUM_PROBLEMS_SHOWN]
+    table = _table(("repeated product id",), [(name,) for name in shown])
+    return f"{ids['rows']} rows repeat one of {ids['ids']} product ids.\n\n{table}"
+
+
+def _ignored(files: Mapping[str, Any]) -> str:
+    shown = files["listed"][:_NUM_PROBLEMS_SHOWN]
+    found = f"{files['found']} found, {len(shown)} shown."
+    return f"{found}\n\n{_table(('file',), [(name,) for name in shown])}" if shown else found
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> str:

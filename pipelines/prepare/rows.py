@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from ulsdram_core.reasons import Reason
@@ -35,6 +36,31 @@ class Problem:
 
 
 @dataclass(slots=True)
+class ReadSpecs:
+    """Attribute values, and what is wrong with each of those that were left out."""
+
+    specs: Specs = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, attribute: Any, value: Any) -> None:
+        """Take a value, or say why not."""
+        try:
+            spec = check_name(attribute, "an attribute"), check_name(value, f"{attribute!r:.100}")
+        except RowError as error:
+            self.left_out.append(str(error))
+            return
+        if all(spec):
+            self.specs.append(spec)
+
+    def note(self, line: int) -> list[Problem]:
+        """One problem for all that was left out, without loss of the row."""
+        if not self.left_out:
+            return []
+        detail = f"{len(self.left_out)} values were left out; first: {self.left_out[0]}"
+        return [Problem(line, Reason.WRONG_TYPE, detail, num_rows=0)]
+
+
+@dataclass(slots=True)
 class RawProduct:
     """A product as read: text exactly as given, spans made, pictures' bytes at hand."""
 
@@ -62,7 +88,7 @@ def check_texts(texts: Mapping[str, Any], *, max_chars: int) -> dict[str, str]:
 
 def check_name(name: Any, what: str) -> str:
     """An attribute name, a value or a key as a clean string."""
-    if isinstance(name, bool) or not isinstance(name, str | int | float):
+    if isinstance(name, bool) or not isinstance(name, str | int | float | Decimal):
         raise RowError(Reason.WRONG_TYPE, f"{what} is of type {type(name).__name__}")
     text = str(name).strip()
     if not is_encodable(text):
@@ -70,23 +96,29 @@ def check_name(name: Any, what: str) -> str:
     return text
 
 
-def specs_of(given: Any, *, max_values: int) -> Specs:
-    """Attribute values from a mapping, or a list of pairs or of {attribute, value}."""
+def specs_of(given: Any, *, max_values: int) -> ReadSpecs:
+    """Attribute values from a mapping, or a list of pairs or of {attribute, value}.
+
+    A value that cannot be one, such as a nested object, is left out.
+    """
+    found = ReadSpecs()
     if given is None:
-        return []
+        return found
     pairs = given.items() if isinstance(given, Mapping) else given
     if isinstance(pairs, str) or not isinstance(pairs, Iterable):
         raise RowError(Reason.WRONG_TYPE, f"specs are of type {type(given).__name__}")
-    specs: Specs = []
     for pair in pairs:
-        attribute, values = _pair(pair)
+        try:
+            attribute, values = _pair(pair)
+        except RowError as error:
+            found.left_out.append(str(error))
+            continue
         for value in values if isinstance(values, list | tuple) else [values]:
-            if value is None or value == "":
-                continue
-            specs.append((check_name(attribute, "an attribute"), check_name(value, "a value")))
-            if len(specs) > max_values:
+            if value is not None and value != "":
+                found.add(attribute, value)
+            if len(found.specs) > max_values:
                 raise RowError("too_many_values", f"more than {max_values} attribute values")
-    return [spec for spec in specs if all(spec)]
+    return found
 
 
 def is_encodable(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Raw data in, a products table with gold out: list, stage, compact, publish.
 
-Rows and pictures only pass through tasks; the driver holds counts, and eight bytes for each
-product outside train.
+Rows and pictures only pass through tasks; the driver holds counts, and some bytes for each
+product's title and id.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pydantic import BaseModel
 
 from pipelines.cluster import connect_cluster
 from pipelines.corrections import Corrections, read_corrections
-from pipelines.prepare.columns import ResolvedColumns, check_schemas, resolve_columns
+from pipelines.prepare.column_search import find_columns
 from pipelines.prepare.compaction import WrittenFile, plan_files, write_file
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.duplicates import find_duplicates
 from pipelines.prepare.publishing import REPORT_JSON, REPORT_MARKDOWN, Publication, check_apart
 from pipelines.prepare.report import build_report, render_markdown
-from pipelines.prepare.rows import RowError
 from pipelines.prepare.shards import Inputs, Shard, list_inputs
 from pipelines.prepare.staging import (
     TITLE_GROUP,
@@ -35,7 +35,6 @@ from pipelines.prepare.staging import (
     output_schema,
     stage_shard,
 )
-from pipelines.prepare.tagged import parse_json_line
 from pipelines.prepare.tally import Tally
 from pipelines.prepare.title_groups import SPLITS
 from pipelines.storage import Storage
@@ -57,7 +56,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     config = _with_pictures(config)
     corrections = _corrections(config)
     inputs = list_inputs(config)
-    columns = _columns(config, inputs)
+    columns = find_columns(config, inputs)
     output_schema(config, columns)
     publication = Publication(target)
     try:
@@ -83,6 +82,7 @@ def _work(plan: StagingPlan, inputs: Inputs, corrections: Corrections) -> dict[s
     pieces = _stage(plan, inputs, corrections, tally)
     if not tally.kept:
         raise ValueError(_nothing_usable(plan.config, tally))
+    duplicates = find_duplicates(pieces, plan)
     files = plan_files(pieces, file_bytes=plan.config.file_bytes)
     written = list(_run(files, lambda file: write_file(file, plan), WrittenFile))
     written.sort(key=lambda file: (file.split, file.name))
@@ -93,8 +93,11 @@ def _work(plan: StagingPlan, inputs: Inputs, corrections: Corrections) -> dict[s
         tally,
         written,
         split_origin={split: _origin(split, inputs) for split in SPLITS},
-        num_ignored_files=inputs.num_ignored,
+        ignored=inputs.ignored,
+        duplicates=duplicates,
     )
+    for warning in report["warnings"]:
+        _log.warning("%s", warning)
     text = json.dumps(report, ensure_ascii=False, indent=1)
     plan.output.join(REPORT_JSON).write_bytes(text.encode())
     plan.output.join(REPORT_MARKDOWN).write_bytes(render_markdown(report).encode())
@@ -205,40 +208,6 @@ def _corrections(config: PrepareConfig) -> Corrections:
     return read_corrections(config.place(config.corrections))
 
 
-def _columns(config: PrepareConfig, inputs: Inputs) -> ResolvedColumns | None:
-    if config.kind != "tagged":
-        if config.keep:
-            raise ValueError(
-                f"--keep {config.keep[0]} needs a tagged input; {config.kind} has none"
-            )
-        return None
-    if not inputs.shards:
-        listed = "; ".join(f"{file}: {problem.detail}" for file, problem in inputs.problems[:3])
-        raise ValueError(f"found no rows to read in --in {config.input}; {listed}")
-    if inputs.schemas:
-        where, schema = next(iter(inputs.schemas.items()))
-        columns = resolve_columns(config, schema.names, where=where)
-        return check_schemas(columns, inputs.schemas, keep=config.keep)
-    shard = inputs.shards[0]
-    row = _first_row(shard, config)
-    columns = resolve_columns(config, row, where=shard.file.name)
-    lists = columns.image is not None and isinstance(row[columns.image], list)
-    return columns.model_copy(update={"has_picture_lists": lists})
-
-
-def _first_row(shard: Shard, config: PrepareConfig) -> dict[str, Any]:
-    """The first readable object of a line file tells the columns."""
-    with config.place(config.input).fs.open(shard.file.path, "rb") as file:
-        while line := file.readline(config.max_line_bytes):
-            try:
-                row = parse_json_line(line, max_bytes=config.max_line_bytes)
-            except RowError:
-                continue
-            if row is not None:
-                return row
-    raise ValueError(f"found no JSON object in {shard.file.name}; expected one per line")
-
-
 def _nothing_usable(config: PrepareConfig, tally: Tally) -> str:
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(tally.dropped.items()))
     first = f"; first: {tally.notes[0].file}:{tally.notes[0].line} " if tally.notes else ""
@@ -267,6 +236,7 @@ def _summary(report: dict[str, Any], target: Storage, *, seconds: float) -> dict
         "pictures": report["pictures"],
         "values": report["values"],
         "num_attributes": report["num_attributes"],
+        "warnings": report["warnings"],
         "num_problems": report["problems"]["found"],
         "rows_per_second": round(report["rows"]["read"] / max(seconds, 1e-9), 1),
     }

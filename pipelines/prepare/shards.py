@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -10,16 +11,18 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.nightly.inputs import list_inputs as list_tables
 from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.formats import is_parquet, is_whole, row_endings
 from pipelines.prepare.rows import Problem
 from pipelines.prepare.title_groups import SPLITS, split_of_name
 from pipelines.storage import Storage
 from ulsdram_core.reasons import Reason
 
-PARQUET = (".parquet", ".pq")
-LINES = (".jsonl", ".ndjson")
 _MEPAVE_NAME = re.compile(r"jdair?\.jave\.fashion\.(train|valid|test)(\.txt)?$")
 _NUM_FOOTER_READERS = 16
+_NUM_IGNORED_LISTED = 100
+_DELTA_LOG = "/_delta_log/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class InputFile:
     path: str
     size: int
     split: str | None
+    partitions: tuple[tuple[str, str | None], ...] = ()
+    """Columns that a Delta table keeps in the names of its folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +48,25 @@ class Shard:
 
 
 @dataclass(slots=True)
+class Ignored:
+    """Files of the input that are not read: how many, and the names of the first."""
+
+    found: int = 0
+    listed: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Count a file."""
+        self.found += 1
+        if len(self.listed) < _NUM_IGNORED_LISTED:
+            self.listed.append(name)
+
+
+@dataclass(slots=True)
 class Inputs:
     """Everything to read, what could not even be opened, and Parquet schemas by file name."""
 
     shards: list[Shard]
-    num_ignored: int = 0
+    ignored: Ignored = field(default_factory=Ignored)
     problems: list[tuple[str, Problem]] = field(default_factory=list)
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
 
@@ -61,13 +80,13 @@ def list_inputs(config: PrepareConfig) -> Inputs:
     place = config.place(config.input)
     if not place.exists():
         raise ValueError(f"found nothing at --in {place.uri}; check the path and the credentials")
-    files, num_ignored = _FINDERS[config.kind](place, config)
+    files, ignored = _FINDERS[config.kind](place, config)
     if not files:
         raise ValueError(
             f"found no {_EXPECTED[config.kind]} in --in {place.uri}; check the path and the kind"
         )
     files = sorted(_with_splits(files, config), key=lambda file: file.name)
-    inputs = Inputs(shards=[], num_ignored=num_ignored)
+    inputs = Inputs(shards=[], ignored=ignored)
     footers = _footers(files, place)
     for file in files:
         _cut(file, footers.get(file.name), inputs, config)
@@ -100,12 +119,14 @@ def _ranges(
         return ((number, number + 1) for number in range(footer.num_row_groups))
     if config.kind == "mae":
         return iter([(0, file.size)])
+    if is_whole(file.path):
+        return iter([(0, sys.maxsize)])
     step = config.chunk_bytes
     return ((start, start + step) for start in range(0, max(file.size, 1), step))
 
 
 def _footers(files: Iterable[InputFile], place: Storage) -> dict[str, _Footer]:
-    parquet = [file for file in files if file.path.endswith(PARQUET)]
+    parquet = [file for file in files if is_parquet(file.path)]
     filesystem = place.arrow
 
     def read(file: InputFile) -> _Footer:
@@ -132,26 +153,21 @@ def _with_splits(files: list[InputFile], config: PrepareConfig) -> Iterator[Inpu
     return iter(files)
 
 
-def _mae_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], int]:
+def _mae_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], Ignored]:
     return _files_below(place, (".json",), skip=config.images)
 
 
-def _tagged_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], int]:
-    if place.join("_delta_log").exists():
-        raise ValueError(
-            f"found a Delta table at --in {place.uri}, expected Parquet or JSON lines; "
-            "its folder also holds superseded rows, so write a plain copy first"
-        )
-    return _files_below(place, PARQUET + LINES, skip=config.images)
+def _tagged_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], Ignored]:
+    return _files_below(place, row_endings(), skip=config.images)
 
 
-def _mepave_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], int]:
-    found, num_ignored = _files_below(place, ("",), skip=config.images)
+def _mepave_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], Ignored]:
+    found, ignored = _files_below(place, ("",), skip=config.images)
     files: dict[str, InputFile] = {}
     for file in found:
         match = _MEPAVE_NAME.match(file.name)
         if match is None:
-            num_ignored += 1
+            ignored.add(file.name)
             continue
         split = match.group(1)
         if split in files:
@@ -159,28 +175,47 @@ def _mepave_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile
                 f"found {files[split].name} and {file.name} for one split; keep one of them"
             )
         files[split] = replace(file, split=split)
-    return list(files.values()), num_ignored
+    return list(files.values()), ignored
 
 
 def _files_below(
     place: Storage, endings: tuple[str, ...], *, skip: str | None
-) -> tuple[list[InputFile], int]:
-    """Visible files with one of the endings, and how many others there are."""
+) -> tuple[list[InputFile], Ignored]:
+    """Visible files with one of the endings and those of Delta tables, and all others."""
     root = place.path.rstrip("/")
     if not place.is_folder():
-        return [_input_file(place.name, root, int(place.info()["size"]))], 0
-    skipped = Storage.of(skip, place.options).path.rstrip("/") + "/" if skip else None
-    files, num_ignored = [], 0
-    for path, info in sorted(place.fs.find(root, detail=True).items()):
+        return [_input_file(place.name, root, int(place.info()["size"]))], Ignored()
+    skipped = _strictly_below(root, skip, place)
+    listing = {path: info for path, info in place.files().items() if not path.startswith(skipped)}
+    tables = tuple(sorted({p.partition(_DELTA_LOG)[0] + "/" for p in listing if _DELTA_LOG in p}))
+    files, ignored = [], Ignored()
+    for path, info in listing.items():
         name = path.removeprefix(root).lstrip("/")
-        if skipped and path.startswith(skipped):
-            continue
         hidden = any(part.startswith((".", "_")) for part in name.split("/"))
+        if path.startswith(tables):
+            continue
         if hidden or not name.lower().endswith(endings):
-            num_ignored += 1
+            ignored.add(name)
             continue
         files.append(_input_file(name, path, int(info["size"])))
-    return files, num_ignored
+    for table in tables:
+        files += _delta_files(place.sibling(table.rstrip("/")), root)
+    return files, ignored
+
+
+def _strictly_below(root: str, skip: str | None, place: Storage) -> tuple[str, ...]:
+    """The picture folder, to be passed over; one that holds the whole input is not."""
+    folder = Storage.of(skip, place.options).path.rstrip("/") + "/" if skip else ""
+    return (folder,) if folder.startswith(f"{root}/") and folder != f"{root}/" else ()
+
+
+def _delta_files(table: Storage, root: str) -> Iterator[InputFile]:
+    """The files of the newest version: the folder also holds rows that were replaced."""
+    split = split_of_name(table.path.removeprefix(root).split("/"))
+    for file in list_tables([table.uri], table.options):
+        path = Storage.of(file.uri, table.options).path
+        name = path.removeprefix(root).lstrip("/")
+        yield InputFile(name, path, file.size, split, file.partitions)
 
 
 def _input_file(name: str, path: str, size: int) -> InputFile:
@@ -191,5 +226,5 @@ _FINDERS = {"mae": _mae_files, "mepave": _mepave_files, "tagged": _tagged_files}
 _EXPECTED = {
     "mae": "*.json files",
     "mepave": "jdai.jave.fashion.{train,valid,test}[.txt] files",
-    "tagged": "*.parquet or *.jsonl files",
+    "tagged": "*.parquet, *.jsonl or *.csv files, nor a Delta table,",
 }

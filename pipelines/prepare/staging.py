@@ -24,9 +24,10 @@ from pipelines.prepare.tally import Tally
 from pipelines.prepare.title_groups import SPLITS, split_of_group, title_group
 from pipelines.prepare.writing import RowGroupWriter
 from pipelines.storage import Storage
-from pipelines.tables import Columns, products_schema
+from pipelines.tables import Columns, id_digest, products_schema
 
 TITLE_GROUP = "title_group"
+ID_HASH = "id_hash"
 _ROWS_AT_ONCE = 256
 _BYTES_AT_ONCE = 16_000_000
 
@@ -69,8 +70,9 @@ class StagingPlan(BaseModel):
         return output_schema(self.config, self.columns)
 
     def staging_schema(self) -> pa.Schema:
-        """The output's columns and each row's title group."""
-        return self.output_schema().append(pa.field(TITLE_GROUP, pa.int64()))
+        """The output's columns, each row's title group, and a hash of its id."""
+        own = [pa.field(TITLE_GROUP, pa.int64()), pa.field(ID_HASH, pa.int64())]
+        return pa.schema([*self.output_schema(), *own])
 
 
 def output_schema(config: PrepareConfig, columns: ResolvedColumns | None) -> pa.Schema:
@@ -224,5 +226,6 @@ def _row(product: RawProduct, group: int) -> dict[str, Any]:
             for span in product.gold
         ],
         TITLE_GROUP: group,
+        ID_HASH: int.from_bytes(id_digest(product.product_id)[:8], "little", signed=True),
         **product.extra,
     }

@@ -1,19 +1,16 @@
-"""Any Parquet or JSON lines with text, perhaps a picture, and known values or labelled spans."""
+"""Any table with text, perhaps a picture, and known values or labelled spans."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.prepare.columns import ResolvedColumns
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.lines import read_lines
 from pipelines.prepare.matching import match_specs
-from pipelines.prepare.pictures import PictureFolder, check_picture
+from pipelines.prepare.pictures import PictureAddresses, PictureFolder, check_picture
 from pipelines.prepare.rows import (
     Problem,
     RawProduct,
@@ -22,88 +19,66 @@ from pipelines.prepare.rows import (
     check_texts,
     specs_of,
 )
-from pipelines.prepare.shards import PARQUET, Shard
+from pipelines.prepare.shards import Shard
+from pipelines.prepare.table_rows import read_rows
 from pipelines.prepare.target_scores import match_target_scores
 from ulsdram_core.errors import PictureError
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import GoldSpan
 
-_ROWS_AT_ONCE = 256
+
+@dataclass(frozen=True, slots=True)
+class _Pictures:
+    """Where a row's pictures that are not in the table itself are read."""
+
+    folder: PictureFolder | None
+    addresses: PictureAddresses
+
+    def read(self, given: Any) -> bytes:
+        """A picture as bytes, as {bytes, path} (Hugging Face's Image), or by name."""
+        if isinstance(given, Mapping):
+            given = given.get("bytes") or given.get("path")
+        if isinstance(given, bytes):
+            return check_picture(given)
+        if isinstance(given, str) and self.folder is not None:
+            return self.folder.read(given)
+        raise PictureError(
+            "the picture is neither bytes nor a name below --images", reason=Reason.WRONG_TYPE
+        )
+
+    def read_address(self, given: Any) -> bytes:
+        """A picture by its address."""
+        if isinstance(given, str):
+            return self.addresses.read(given)
+        raise PictureError("the address of the picture is no text", reason=Reason.WRONG_TYPE)
 
 
 def read_tagged(
     shard: Shard, config: PrepareConfig, columns: ResolvedColumns
 ) -> Iterator[RawProduct | Problem | None]:
-    """Products of one row group, or of the lines that begin in a byte range."""
-    folder = PictureFolder(config.place(config.images)) if config.images else None
-    is_parquet = shard.file.path.endswith(PARQUET)
-    rows = _parquet_rows if is_parquet else _json_rows
-    for number, row in rows(shard, config, columns):
+    """Products of one row group, of the lines that begin in a byte range, or of a CSV file."""
+    pictures = _picture_places(shard, config)
+    for number, row in read_rows(shard, config, [*columns.named(), *config.keep]):
         if row is None or isinstance(row, Problem):
             yield row
             continue
         try:
-            yield _product(number, row, shard, folder, config, columns)
+            yield _product(number, row, shard, pictures, config, columns)
         except RowError as error:
             yield Problem(number, error.reason, str(error))
 
 
-def _parquet_rows(
-    shard: Shard, config: PrepareConfig, columns: ResolvedColumns
-) -> Iterator[tuple[int, dict[str, Any] | Problem]]:
-    filesystem = config.place(config.input).arrow
-    names = list(dict.fromkeys([*columns.named(), *config.keep]))
-    number, total = 0, 0
-    try:
-        with pq.ParquetFile(shard.file.path, filesystem=filesystem) as file:
-            total = file.metadata.row_group(shard.start).num_rows
-            batches = file.iter_batches(
-                batch_size=_ROWS_AT_ONCE, row_groups=[shard.start], columns=names
-            )
-            for batch in batches:
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        detail = f"row group {shard.start}: {error}"
-        yield number, Problem(number, Reason.UNREADABLE_ROW_GROUP, detail, total - number)
-
-
-def _json_rows(
-    shard: Shard, config: PrepareConfig, _columns: ResolvedColumns
-) -> Iterator[tuple[int, dict[str, Any] | Problem | None]]:
-    place = config.place(config.input)
-    with place.fs.open(shard.file.path, "rb") as file:
-        lines = read_lines(file, start=shard.start, end=shard.end, max_bytes=config.max_line_bytes)
-        for number, line in lines:
-            try:
-                yield number, parse_json_line(line, max_bytes=config.max_line_bytes)
-            except RowError as error:
-                yield number, Problem(number, error.reason, str(error))
-
-
-def parse_json_line(line: bytes | None, *, max_bytes: int) -> dict[str, Any] | None:
-    """The object on a line, None for a blank line; RowError for anything else."""
-    if line is None:
-        raise RowError("line_too_long", f"more than {max_bytes} bytes")
-    if not line.strip(b" \t\r\n\xef\xbb\xbf"):
-        return None
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise RowError(Reason.INVALID_TEXT, "not UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        raise RowError("malformed_json", str(error)) from error
-    if not isinstance(row, dict):
-        raise RowError(Reason.WRONG_TYPE, f"line is a {type(row).__name__}, expected an object")
-    return row
+def _picture_places(shard: Shard, config: PrepareConfig) -> _Pictures:
+    folder = PictureFolder(config.place(config.images)) if config.images else None
+    own = config.place(config.input).sibling(shard.file.path.rpartition("/")[0] or "/")
+    return _Pictures(folder, PictureAddresses(folder or PictureFolder(own)))
 
 
 def _product(
     number: int,
     row: Mapping[str, Any],
     shard: Shard,
-    folder: PictureFolder | None,
+    pictures: _Pictures,
     config: PrepareConfig,
     columns: ResolvedColumns,
 ) -> RawProduct:
@@ -123,8 +98,14 @@ def _product(
         extra={name: _as_text(row.get(name)) for name in config.keep},
     )
     _add_gold(product, row, config, columns)
-    if columns.image:
-        _add_pictures(product, row.get(columns.image), folder, config)
+    for name in columns.pictures:
+        _add_pictures(product, row.get(name), pictures.read, config)
+    if columns.image_uri:
+        _add_pictures(product, row.get(columns.image_uri), pictures.read_address, config)
+    for name in columns.unexpected:
+        if row.get(name) is not None:
+            detail = f"no row before had {name!r}, so it is not read; name it as an option"
+            product.notes.append(Problem(number, "unexpected_column", detail, num_rows=0))
     return product
 
 
@@ -146,7 +127,9 @@ def _add_gold(
         product.specs = list(dict.fromkeys((*scored.found, *scored.missing)))
         product.gold, product.outside = list(scored.spans), list(scored.missing)
         return
-    product.specs = specs_of(_decoded(given), max_values=config.max_values)
+    read = specs_of(_decoded(given), max_values=config.max_values)
+    product.specs = read.specs
+    product.notes += read.note(product.line)
     labelled = row.get(columns.gold) if columns.gold else None
     if labelled is not None:
         _keep_gold(product, _decoded(labelled))
@@ -202,7 +185,7 @@ def _span(item: Any, texts: Mapping[str, str]) -> GoldSpan:
 
 
 def _add_pictures(
-    product: RawProduct, given: Any, folder: PictureFolder | None, config: PrepareConfig
+    product: RawProduct, given: Any, read: Callable[[Any], bytes], config: PrepareConfig
 ) -> None:
     candidates = given if isinstance(given, list) else [given]
     for candidate in candidates:
@@ -210,16 +193,6 @@ def _add_pictures(
             continue
         product.num_pictures += 1
         try:
-            product.pictures.append(_picture(candidate, folder))
+            product.pictures.append(read(candidate))
         except PictureError as error:
             product.broken_pictures.append(str(error.reason))
-
-
-def _picture(given: Any, folder: PictureFolder | None) -> bytes:
-    if isinstance(given, bytes):
-        return check_picture(given)
-    if isinstance(given, str) and folder is not None:
-        return folder.read(given)
-    raise PictureError(
-        "the picture is neither bytes nor a name below --images", reason=Reason.WRONG_TYPE
-    )

@@ -103,3 +103,10 @@ def test_large_files_are_not_read(read):
 
 def test_one_object_is_a_list_of_one(read):
     assert len(read(json.dumps(ITEM))) == 1
+
+
+def test_pictures_without_a_folder_are_counted(tmp_path, make_config, whole_file):
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps([{**ITEM, "images": ["a/1.jpg", "a/2.jpg"]}]))
+    [product] = read_mae(whole_file(path), make_config("mae", tmp_path))
+    assert (product.num_pictures, product.broken_pictures) == (2, ["unreachable_picture"] * 2)

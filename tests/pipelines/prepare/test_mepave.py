@@ -4,6 +4,7 @@ import pytest
 
 from pipelines.prepare.mepave import read_mepave
 from pipelines.prepare.rows import Problem
+from pipelines.prepare.shards import list_inputs
 from ulsdram_core.schema import GoldSpan
 
 LINE = "c_1\ts_2\t牛皮革面料\t<材质>牛皮革</材质>面料"
@@ -65,3 +66,19 @@ def test_pictures_are_found_by_the_digits(read, tmp_path, jpeg):
     one, other = read([LINE, LINE.replace("c_1", "c_9")], images=str(folder))
     assert one.pictures == [jpeg]
     assert (other.pictures, other.broken_pictures) == ([], ["unreachable_picture"])
+
+
+@pytest.mark.parametrize("name", ["1.JPG", "1.jpeg", "1.png"])
+def test_pictures_are_found_under_other_endings(read, tmp_path, jpeg, name):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / name).write_bytes(jpeg)
+    [product] = read([LINE], images=str(tmp_path / "p"))
+    assert product.pictures == [jpeg]
+
+
+def test_lines_in_a_lake_are_read(make_config, s3_bucket):
+    fs, uri, options = s3_bucket
+    fs.pipe(f"{uri}/jdai.jave.fashion.train", f"{LINE}\n{LINE}".encode())
+    config = make_config("mepave", uri, storage_options=options)
+    [shard] = list_inputs(config).shards
+    assert len(list(read_mepave(shard, config))) == 2

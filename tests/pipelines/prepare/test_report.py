@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 
 from pipelines.prepare.compaction import WrittenFile
+from pipelines.prepare.duplicates import Duplicates
 from pipelines.prepare.report import build_report, render_markdown
 from pipelines.prepare.rows import Problem, RawProduct
+from pipelines.prepare.shards import Ignored
 from pipelines.prepare.tally import Tally
 from ulsdram_core.schema import GoldSpan
 
@@ -81,7 +83,14 @@ def test_the_report_tells_and_escapes(make_config):
     written = [WrittenFile(split="train", name="p", num_rows=1, num_bytes=9, row_group_bytes=[8])]
     config = make_config("mae", "s3://key:hunter2hunter2@bucket/in")
     origins = dict.fromkeys(("train", "valid", "test"), "input")
-    report = build_report(config, tally, written, split_origin=origins, num_ignored_files=2)
+    report = build_report(
+        config,
+        tally,
+        written,
+        split_origin=origins,
+        ignored=Ignored(2, ["<i>.txt", "b"]),
+        duplicates=Duplicates(rows=3, ids=2, listed=["x1", "x2"]),
+    )
     assert "hunter2" not in json.dumps(report)
     assert report["rows"]["dropped_by_reason"] == {"malformed_json": 1}
     assert report["splits"]["train"]["bytes"] == 9
@@ -89,3 +98,6 @@ def test_the_report_tells_and_escapes(make_config):
     assert "f:7 | malformed_json" in markdown
     assert "<script>" not in markdown
     assert "<b>" not in markdown
+    assert "&lt;i>.txt" in markdown
+    assert "3 rows repeat one of 2 product ids" in markdown
+    assert "| x1 |" in markdown

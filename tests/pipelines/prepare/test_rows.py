@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from decimal import Decimal
 
 import pytest
 
@@ -51,8 +52,9 @@ def test_texts_are_not_touched():
     ],
 )
 def test_specs_in_every_shape(given):
-    specs = specs_of(given, max_values=10)
-    assert specs == [("colour", "red"), ("colour", "blue"), ("size", "3")]
+    read = specs_of(given, max_values=10)
+    assert read.left_out == []
+    assert read.specs == [("colour", "red"), ("colour", "blue"), ("size", "3")]
 
 
 @pytest.mark.parametrize(
@@ -60,10 +62,6 @@ def test_specs_in_every_shape(given):
     [
         ("colour", "wrong_type"),
         (3, "wrong_type"),
-        ([3], "wrong_type"),
-        ({"a": {"b": 1}}, "wrong_type"),
-        ({"a": True}, "wrong_type"),
-        ({"a": "\ud800"}, "invalid_text"),
         ({str(n): "x" for n in range(11)}, "too_many_values"),
     ],
 )
@@ -71,6 +69,15 @@ def test_unusable_specs(given, reason):
     with pytest.raises(RowError) as error:
         specs_of(given, max_values=10)
     assert error.value.reason == reason
+
+
+@pytest.mark.parametrize("odd", [3, ("a", True), ("a", {"b": 1}), ("a", "\ud800"), ("\ud800", "x")])
+def test_an_odd_value_is_left_out_and_the_others_stay(odd):
+    read = specs_of([odd, ("colour", "red"), ("size", Decimal("4.50"))], max_values=10)
+    assert read.specs == [("colour", "red"), ("size", "4.50")]
+    [problem] = read.note(7)
+    assert (problem.line, problem.reason, problem.num_rows) == (7, "wrong_type", 0)
+    assert "1 values were left out" in problem.detail
 
 
 def test_overlaps_are_counted_like_by_hand():

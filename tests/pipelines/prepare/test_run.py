@@ -161,6 +161,16 @@ def test_leaks_are_counted_or_dropped(make_config, tmp_path, write_lines):
     assert summary["rows"]["dropped_by_reason"] == {"leak": 2}
 
 
+def test_repeated_ids_and_an_empty_train_are_told(make_config, tmp_path, write_lines):
+    rows = [{"id": n % 3, "title": f"red hat {n}", "specs": {"c": "red"}} for n in range(5)]
+    write_lines(tmp_path / "in" / "test.jsonl", rows)
+    summary = prepare(make_config("tagged", tmp_path / "in"))
+    assert summary["splits"] == {"train": 0, "valid": 0, "test": 5}
+    assert [warning.split()[0] for warning in summary["warnings"]] == ["train", "2"]
+    duplicates = {"rows": 2, "ids": 2, "listed": ["0", "1"]}
+    assert report_of(tmp_path / "prepared")["duplicate_ids"] == duplicates
+
+
 def test_a_missing_valid_is_made_of_train(make_config, tmp_path, write_lines):
     rows = [{"title": f"{c} {t}", "specs": {"c": c}} for c in COLOURS for t in THINGS]
     write_lines(tmp_path / "in" / "train_large.jsonl", rows)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from pipelines.prepare.shards import list_inputs
 
@@ -46,7 +47,9 @@ def test_lines_are_cut_into_byte_ranges(folder, make_config):
 def test_other_and_hidden_files_are_ignored_and_counted(folder, make_config):
     source = folder("a.jsonl", "LICENSE", "_marker.jsonl", ".hidden/b.jsonl")
     inputs = list_inputs(make_config("tagged", source))
-    assert (found(inputs), inputs.num_ignored) == ([("a.jsonl", None, 0)], 3)
+    assert found(inputs) == [("a.jsonl", None, 0)]
+    assert inputs.ignored.found == 3
+    assert sorted(inputs.ignored.listed) == [".hidden/b.jsonl", "LICENSE", "_marker.jsonl"]
 
 
 def test_one_file_will_do(folder, make_config):
@@ -69,7 +72,7 @@ def test_mepave_names(folder, make_config, prefix, ending):
     names = [f"{prefix}.jave.fashion.{split}{ending}" for split in ("test", "train", "valid")]
     inputs = list_inputs(make_config("mepave", folder(*names, "README")))
     assert [shard.file.split for shard in inputs.shards] == ["test", "train", "valid"]
-    assert inputs.num_ignored == 1
+    assert inputs.ignored.listed == ["README"]
 
 
 def test_one_mepave_file_a_split(folder, make_config):
@@ -99,6 +102,30 @@ def test_nothing_to_read_is_a_mistake(folder, make_config, kind):
             list_inputs(make_config(kind, source))
 
 
-def test_delta_tables_are_not_read_by_glob(folder, make_config):
-    with pytest.raises(ValueError, match="Delta"):
-        list_inputs(make_config("tagged", folder("a.parquet", "_delta_log/0.json")))
+def test_a_delta_table_is_read_as_it_is_now(tmp_path, make_config):
+    for colour in ("red", "blue"):
+        rows = pa.table({"title": [f"{colour} hat"], "category": ["A"], "specs": ["{}"]})
+        write_deltalake(
+            tmp_path / "in" / "train", rows, mode="overwrite", partition_by=["category"]
+        )
+    inputs = list_inputs(make_config("tagged", tmp_path / "in"))
+    [shard] = inputs.shards
+    assert shard.file.split == "train"
+    assert shard.file.partitions == (("category", "A"),)
+    assert pq.read_table(shard.file.path)["title"].to_pylist() == ["blue hat"]
+    assert list_inputs(make_config("tagged", tmp_path / "in" / "train")).shards[0].file.size > 0
+
+
+@pytest.mark.parametrize("images", [".", "..", "../.."])
+def test_a_picture_folder_around_the_input_hides_nothing(folder, make_config, images):
+    source = folder("a.jsonl")
+    around = (source / images).resolve()
+    assert found(list_inputs(make_config("tagged", source, images=str(around))))
+
+
+def test_endings_in_capitals_count(folder, make_config):
+    source = folder("a.parquet")
+    (source / "a.parquet").rename(source / "A.PARQUET")
+    inputs = list_inputs(make_config("tagged", source))
+    assert [shard.start for shard in inputs.shards] == [0, 1]
+    assert inputs.schemas["A.PARQUET"].names == ["title"]

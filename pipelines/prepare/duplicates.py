@@ -1,0 +1,47 @@
+"""Product ids that several kept rows share: counted and listed, never dropped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from pipelines.prepare.staging import ID_HASH, Piece, StagingPlan
+
+_NUM_LISTED = 100
+
+
+class Duplicates(BaseModel):
+    """`rows` that repeat the id of another row, and the first of the ids."""
+
+    rows: int = 0
+    ids: int = 0
+    listed: list[str] = []
+
+
+def find_duplicates(pieces: Sequence[Piece], plan: StagingPlan) -> Duplicates:
+    """Compare the ids of all pieces, by eight bytes of hash each."""
+    hashes = [_read(piece, plan, [ID_HASH])[ID_HASH].to_numpy() for piece in pieces]
+    values, counts = np.unique(np.concatenate(hashes), return_counts=True)
+    repeated = values[counts > 1]
+    if not len(repeated):
+        return Duplicates()
+    listed = list(_ids(pieces, plan, repeated[:_NUM_LISTED]))
+    rows = int(counts.sum() - len(values))
+    return Duplicates(rows=rows, ids=len(repeated), listed=sorted(dict.fromkeys(listed)))
+
+
+def _ids(pieces: Sequence[Piece], plan: StagingPlan, hashes: np.ndarray) -> Iterator[str]:
+    for piece in pieces:
+        table = _read(piece, plan, [ID_HASH, "product_id"])
+        chosen = pc.is_in(table[ID_HASH], pa.array(hashes))
+        yield from table["product_id"].filter(chosen).to_pylist()
+
+
+def _read(piece: Piece, plan: StagingPlan, columns: list[str]) -> pa.Table:
+    place = plan.config.place(piece.uri)
+    return pq.read_table(place.path, columns=columns, filesystem=place.arrow)

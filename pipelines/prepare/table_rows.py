@@ -1,0 +1,188 @@
+"""Rows of one shard as dictionaries: a row group, lines of JSON, or a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from pipelines.prepare.config import PrepareConfig
+from pipelines.prepare.formats import PACKED, is_csv, is_parquet
+from pipelines.prepare.lines import open_lines, read_lines
+from pipelines.prepare.rows import Problem, RowError
+from pipelines.prepare.shards import InputFile, Shard
+from ulsdram_core.reasons import Reason
+
+Row = dict[str, Any]
+_ROWS_AT_ONCE = 256
+_BROKEN = (OSError, EOFError, zlib.error, pa.ArrowException)
+
+
+def read_rows(
+    shard: Shard, config: PrepareConfig, names: Sequence[str]
+) -> Iterator[tuple[int, Row | Problem | None]]:
+    """(number from 1, row) with the columns `names`, as far as the file has them; None: blank."""
+    found: Iterator[tuple[int, Row | Problem | None]]
+    if is_parquet(shard.file.path):
+        found = _parquet_rows(shard, config, names)
+    elif is_csv(shard.file.path):
+        found = _csv_rows(shard, config, names)
+    else:
+        found = _json_rows(shard, config)
+    given = dict(shard.file.partitions)
+    for number, row in found:
+        yield number, {**given, **row} if isinstance(row, dict) else row
+
+
+def first_keys(file: InputFile, config: PrepareConfig, *, num_rows: int) -> list[str]:
+    """The columns that the first rows of a text file have; none where it cannot be read."""
+    try:
+        with open_text(file, config) as stream:
+            if is_csv(file.path):
+                return _header(stream)
+            return _first_keys(stream, config, num_rows)
+    except _BROKEN:
+        return []
+
+
+def open_text(file: InputFile, config: PrepareConfig) -> IO[bytes]:
+    """The bytes of a file of text, unpacked."""
+    stream = open_lines(config.place(config.input), file.path)
+    packed = file.path.lower().endswith(PACKED)
+    return gzip.GzipFile(fileobj=stream) if packed else stream  # type: ignore[return-value]
+
+
+def parse_json_line(line: bytes | None, *, max_bytes: int) -> Row | None:
+    """The object on a line, None for a blank line; RowError for anything else."""
+    if line is None:
+        raise RowError("line_too_long", f"more than {max_bytes} bytes")
+    if not line.strip(b" \t\r\n\xef\xbb\xbf"):
+        return None
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise RowError(Reason.INVALID_TEXT, "not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise RowError("malformed_json", str(error)) from error
+    if not isinstance(row, dict):
+        raise RowError(Reason.WRONG_TYPE, f"line is a {type(row).__name__}, expected an object")
+    return row
+
+
+def _parquet_rows(
+    shard: Shard, config: PrepareConfig, names: Sequence[str]
+) -> Iterator[tuple[int, Row | Problem]]:
+    filesystem = config.place(config.input).arrow
+    number, total = 0, 0
+    try:
+        with pq.ParquetFile(shard.file.path, filesystem=filesystem) as file:
+            total = file.metadata.row_group(shard.start).num_rows
+            present = [name for name in names if name in file.schema_arrow.names]
+            batches = file.iter_batches(
+                batch_size=_ROWS_AT_ONCE, row_groups=[shard.start], columns=present
+            )
+            for batch in batches:
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        detail = f"row group {shard.start}: {error}"
+        yield number, Problem(number, Reason.UNREADABLE_ROW_GROUP, detail, total - number)
+
+
+def _json_rows(shard: Shard, config: PrepareConfig) -> Iterator[tuple[int, Row | Problem | None]]:
+    limit, number = config.max_line_bytes, 0
+    try:
+        with open_text(shard.file, config) as file:
+            lines = read_lines(file, start=shard.start, end=shard.end, max_bytes=limit)
+            for number, line in lines:
+                try:
+                    yield number, parse_json_line(line, max_bytes=limit)
+                except RowError as error:
+                    yield number, Problem(number, error.reason, str(error))
+    except _BROKEN as error:
+        yield number, Problem(number, Reason.UNREADABLE_FILE, str(error), num_rows=0)
+
+
+def _csv_rows(
+    shard: Shard, config: PrepareConfig, names: Sequence[str]
+) -> Iterator[tuple[int, Row | Problem]]:
+    """Rows numbered as they stand in the file, the header being 1; values are text."""
+    bad_rows: list[int] = []
+
+    def skip(row: pacsv.InvalidRow) -> str:
+        bad_rows.append(row.number)
+        return "skip"
+
+    number, told = 1, 0
+    try:
+        with open_text(shard.file, config) as stream:
+            for batch in _csv_batches(stream, names, config.max_line_bytes, skip):
+                for row in batch.to_pylist():
+                    number += 1
+                    while told < len(bad_rows) and bad_rows[told] == number:
+                        yield number, _uneven(number)
+                        number, told = number + 1, told + 1
+                    yield number, _decoded(row, number)
+    except _BROKEN as error:
+        yield number, Problem(number, Reason.UNREADABLE_FILE, str(error), num_rows=0)
+    for number in bad_rows[told:]:
+        yield number, _uneven(number)
+
+
+def _csv_batches(
+    stream: IO[bytes], names: Sequence[str], block_bytes: int, skip: Any
+) -> Iterator[pa.RecordBatch]:
+    reader = pacsv.open_csv(
+        stream,
+        # the numbers of bad rows are only known to a reader of one thread
+        read_options=pacsv.ReadOptions(use_threads=False, block_size=block_bytes),
+        parse_options=pacsv.ParseOptions(invalid_row_handler=skip, newlines_in_values=True),
+        # as bytes, so that one invalid byte costs one row
+        convert_options=pacsv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.binary()),
+            check_utf8=False,
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+    present = [name for name in reader.schema.names if name in names]
+    for batch in reader:
+        yield batch.select(present)
+
+
+def _decoded(row: dict[str, bytes | None], number: int) -> Row | Problem:
+    try:
+        return {name: None if value is None else value.decode() for name, value in row.items()}
+    except UnicodeDecodeError:
+        return Problem(number, Reason.INVALID_TEXT, "not UTF-8")
+
+
+def _uneven(number: int) -> Problem:
+    return Problem(number, "wrong_columns", "has more or fewer values than the header")
+
+
+def _header(stream: IO[bytes]) -> list[str]:
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+    return next(csv.reader(text), [])
+
+
+def _first_keys(stream: IO[bytes], config: PrepareConfig, num_rows: int) -> list[str]:
+    keys: dict[str, None] = {}
+    for _ in range(num_rows):
+        line = stream.readline(config.max_line_bytes)
+        if not line:
+            break
+        try:
+            keys |= dict.fromkeys(parse_json_line(line, max_bytes=config.max_line_bytes) or ())
+        except RowError:
+            continue
+    return list(keys)
