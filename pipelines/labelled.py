@@ -114,11 +114,7 @@ def open_labelled(
 
 def parquet_files(place: Storage) -> list[str]:
     """Paths of all Parquet files below a folder, sorted."""
-    try:
-        found = place.fs.find(place.path)
-    except OSError as error:
-        raise TableError(f"{place.uri} cannot be listed: {error}") from error
-    return sorted(name for name in found if name.endswith(".parquet"))
+    return [name for name in place.files() if name.endswith(".parquet")]
 
 
 def footers(place: Storage, files: Sequence[str]) -> tuple[pa.Schema, int]:
@@ -321,7 +317,7 @@ class DecodePictures:
             try:
                 found.append(decode_picture(data, self.image).tobytes())
             except PictureError:
-                continue  # prepare has counted it; extraction would be degraded here
+                continue  # prepare has counted it; extraction goes on without it
         return found
 
 

@@ -169,8 +169,11 @@ class Storage:
 
     def files(self) -> dict[str, dict[str, Any]]:
         """What the filesystem says of every file below this folder, by path in order."""
-        with _explained(self):
-            found: dict[str, dict[str, Any]] = self.fs.find(self.path, detail=True)
+        try:
+            with _explained(self):
+                found: dict[str, dict[str, Any]] = self.fs.find(self.path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
         return dict(sorted(found.items()))
 
     def read_bytes(self) -> bytes:

@@ -24,6 +24,7 @@ from pipelines.storage import Storage
 from pipelines.train.runs import (
     fingerprint_of,
     finished_summary,
+    model_version,
     put_folder,
     run_workers,
 )
@@ -150,8 +151,7 @@ def _shown(leaves: dict[str, Any], names: list[str]) -> str:
 
 def pretrain_fingerprint(request: PretrainRequest, tables: dict[str, LabelledTable]) -> str:
     """Identify the run by all that changes its result."""
-    start = request.init_from.uri if request.init_from else ""
-    words = [start, request.num_workers, request.random_init]
+    words = [model_version(request.init_from), request.num_workers, request.random_init]
     return fingerprint_of(dump_recipe(request.recipe), tables.values(), words)
 
 

@@ -12,6 +12,7 @@ from pipelines.nightly.runs import read_json, write_json
 from pipelines.storage import Storage
 from ulsdram_core.extractor import DecodedProduct, Extractor
 from ulsdram_core.image import ImageConfig
+from ulsdram_core.parts import MODEL_ID_VERSION
 from ulsdram_core.precision import PrecisionChoice
 from ulsdram_core.process import tune_process
 from ulsdram_core.schema import Extraction
@@ -30,10 +31,16 @@ class ModelFolder:
 
     def facts(self, cache: Storage) -> ModelFacts:
         """From the cache when these very files were loaded before, else by loading them once."""
-        remembered = cache.join(f"{self._fingerprint()}.json")
+        before = self._fingerprint()
+        remembered = cache.join(f"{before}.json")
         found = read_json(remembered)
         if found is None:
             found = self._describe()
+            if self._fingerprint() != before:
+                raise ValueError(
+                    f"{self.uri} changed while it was read, expected a model that stays; wait "
+                    "until it is written, then run again"
+                )
             write_json(remembered, found)
         image = found["image"]
         return ModelFacts(
@@ -67,11 +74,10 @@ class ModelFolder:
         place = Storage.of(self.uri, self.options)
         if not place.is_folder():
             raise ValueError(f"found no folder at {place.uri}, expected a model directory")
-        listing = place.fs.find(place.path, detail=True)
         parts = (
-            f"{path} {info['size']} {file_version(info)}" for path, info in sorted(listing.items())
+            f"{path} {info['size']} {file_version(info)}" for path, info in place.files().items()
         )
-        return digest([part.encode() for part in parts]).hex()
+        return digest([f"{MODEL_ID_VERSION}".encode(), *(part.encode() for part in parts)]).hex()
 
 
 class _LoadedFolder:
