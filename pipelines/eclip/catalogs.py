@@ -1,14 +1,19 @@
 """From duplicate edges to catalogue ids and repeated pairs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.eclip.components import component_sizes, components
-from pipelines.eclip.duplicates import DuplicateConfig, Edges, StoredTraces
+from pipelines.eclip.components import component_sizes, merge
+from pipelines.eclip.duplicates import EXACT_KINDS, KINDS, DuplicateConfig, Edges, StoredTraces
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
+_REPORTED = {
+    "equal_picture": "picture",
+    "given_catalog_id": "catalog",
+    "long_title": "title",
+    "look_alike": "look_alike",
+}
 
 
 @dataclass(frozen=True)
@@ -20,32 +25,41 @@ class Groups:
     counts: dict[str, int]
 
 
-def group_rows(
-    num_rows: int, exact: Sequence[Edges], near: Sequence[Edges], config: DuplicateConfig
-) -> Groups:
-    """Tie rows by all edges; groups that look-alikes blow up fall back to their exact ties."""
-    tied = _stacked(exact)
-    # Rows meet under many masks: the same pair comes back many times.
-    alike = np.unique(_stacked(near), axis=0)
-    labels = components(num_rows, np.concatenate([tied, alike]))
-    is_huge = component_sizes(labels) > config.max_group
-    dropped = is_huge[alike[:, 0]] if len(alike) else np.zeros(0, bool)
-    if dropped.any():
-        labels = components(num_rows, np.concatenate([tied, alike[~dropped]]))
-    sizes = component_sizes(labels)
-    counts = {
-        "exact_ties": len(tied),
-        "perceptual_ties": len(alike),
-        "perceptual_ties_dropped": int(dropped.sum()),
-        "groups": int((sizes[labels == np.arange(num_rows)] > 1).sum()),
-        "rows_in_groups": int((sizes > 1).sum()),
-        "largest_group": int(sizes.max()) if num_rows else 0,
-    }
-    return Groups(labels, counts)
+class Ties:
+    """Edges folded into groups as they are found: 20 bytes a row, whatever the number of edges."""
 
+    def __init__(self, num_rows: int) -> None:
+        self._exact = np.arange(num_rows)
+        """[N] groups by exact ties alone."""
+        self._labels = np.arange(num_rows)
+        self._is_tied = {kind: np.zeros(num_rows, bool) for kind in KINDS}
+        self._compared = self._cut_short = 0
 
-def _stacked(found: Sequence[Edges]) -> np.ndarray:
-    return np.concatenate([np.empty((0, 2), np.int64), *(edges.pairs for edges in found)])
+    def add(self, kind: str, edges: Edges) -> None:
+        """Take edges of one of KINDS; the same edge may come again."""
+        self._is_tied[kind][edges.pairs] = True
+        self._labels = merge(self._labels, edges.pairs)
+        if kind in EXACT_KINDS:
+            self._exact = merge(self._exact, edges.pairs)
+        self._compared += edges.compared
+        self._cut_short += edges.cut_short
+
+    def groups(self, config: DuplicateConfig) -> Groups:
+        """All ties; groups that look-alikes blow up fall back to their exact ties."""
+        is_huge = component_sizes(self._labels) > config.max_group
+        labels = np.where(is_huge, self._exact, self._labels)
+        sizes = component_sizes(labels)
+        tied = {name: self._is_tied[kind] for name, kind in _REPORTED.items()}
+        counts = {
+            **{f"tied_by_{name}": int(is_tied.sum()) for name, is_tied in tied.items()},
+            "look_alikes_of_too_large_groups": int((is_huge & tied["look_alike"]).sum()),
+            "groups": int((sizes[labels == np.arange(len(labels))] > 1).sum()),
+            "rows_in_groups": int((sizes > 1).sum()),
+            "largest_group": int(sizes.max()) if len(sizes) else 0,
+            "perceptual_comparisons": self._compared,
+            "comparisons_cut_short": self._cut_short,
+        }
+        return Groups(labels, counts)
 
 
 def repeated_rows(traces: StoredTraces) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Finding duplicates among traces: linear time, bounded memory, one independent task per key.
 
-Exact keys (same picture bytes, same words, same given catalogue id) tie equal rows. Perceptual
-hashes at most `max_distance` bits apart must agree in some choice of blocks (pigeonhole), so every
-choice gives a key under which such rows meet. Rows are spread over buckets on disk by key, a
-bucket is sorted in memory, and a row is compared with at most `window` following rows of its key.
+Exact keys (same picture bytes, same given catalogue id) tie equal rows. Perceptual hashes at most
+`max_distance` bits apart must agree in some choice of blocks (pigeonhole), so every choice gives a
+key under which look-alikes meet; equal long titles are one more key. Rows are spread over buckets
+on disk by key, a bucket is sorted in memory, and a row is compared with at most `window` following
+rows of its key.
 """
 
 import tempfile
@@ -21,9 +22,12 @@ from pipelines.storage import Storage
 
 # Blocks that must agree: three of them leave keys of 64 * 3 / (max_distance + 3) bits.
 _AGREEING = 3
+# Pictures under one long title contradict beyond this; 1.3 % of random fashion pictures do not.
+_TITLE_DISTANCE, _TITLE_COLOUR = 16, 20.0
 _BATCH = 100_000
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
-EXACT_KINDS = ("picture", "title", "catalog")
+EXACT_KINDS = ("picture", "catalog")
+KINDS = (*EXACT_KINDS, "title", "look_alike")
 _EXACT_ROW = np.dtype([("key", "<u8"), ("rest", "<u8"), ("row", "<i8")])
 _NEAR_ROW = np.dtype(
     [("key", "<u8"), ("rest", "<u8"), ("row", "<i8"), ("bits", "<u8"), ("colours", "u1", (48,))]
@@ -49,10 +53,16 @@ class DuplicateConfig(BaseModel):
         "kind look alike",
     )
     title_words: int = Field(
-        5, ge=1, description="distinct words from which on equal titles mean one product"
+        12,
+        ge=1,
+        description="distinct words from which on equal titles mean one product, if the pictures "
+        "do not contradict; shops give a whole series of products one shorter title",
     )
     max_group: int = Field(
-        200, ge=2, description="a larger group keeps its exact ties only: look-alikes chained up"
+        200,
+        ge=2,
+        description="a larger group keeps only the ties by equal pictures and given catalogue ids: "
+        "look-alikes chained up",
     )
     window: int = Field(
         32, ge=1, description="following rows of the same key that a row is compared with"
@@ -87,12 +97,28 @@ def _as_array(column: pa.Array) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class EdgeTask:
-    """One key of all rows: a kind of exact key, or a mask over the perceptual hash."""
+    """One key of all rows: one of KINDS, look-alikes with a mask over the perceptual hash."""
 
     traces: StoredTraces
     config: DuplicateConfig
-    kind: str = "near"
+    kind: str = "look_alike"
     mask: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """How far two rows of one key may differ."""
+
+    distance: int
+    colour: float
+    overlap: float
+
+    @staticmethod
+    def of(task: EdgeTask) -> "_Limits":
+        if task.kind == "title":
+            return _Limits(_TITLE_DISTANCE, _TITLE_COLOUR, overlap=1.0)
+        config = task.config
+        return _Limits(config.max_distance, config.max_colour, config.min_title_overlap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +137,9 @@ class Edges:
 
 def edge_tasks(traces: StoredTraces, config: DuplicateConfig) -> list[EdgeTask]:
     """All keys."""
-    exact = [EdgeTask(traces, config, kind) for kind in EXACT_KINDS]
-    near = [EdgeTask(traces, config, mask=mask) for mask in block_masks(config.max_distance)]
-    return exact + near
+    whole = [EdgeTask(traces, config, kind) for kind in (*EXACT_KINDS, "title")]
+    masks = block_masks(config.max_distance)
+    return whole + [EdgeTask(traces, config, mask=mask) for mask in masks]
 
 
 def block_masks(max_distance: int) -> list[int]:
@@ -127,7 +153,9 @@ def block_masks(max_distance: int) -> list[int]:
 def find_edges(task: EdgeTask) -> Edges:
     """The duplicates that meet under one key."""
     found = [
-        _near_edges(rows, task.config) if task.kind == "near" else _equal_edges(rows)
+        _equal_edges(rows)
+        if task.kind in EXACT_KINDS
+        else _near_edges(rows, _Limits.of(task), task.config.window)
         for rows in _buckets(task)
     ]
     pairs = [np.empty((0, 2), np.int64), *(edges.pairs for edges in found)]
@@ -138,8 +166,8 @@ def find_edges(task: EdgeTask) -> Edges:
 def _buckets(task: EdgeTask) -> Iterator[np.ndarray]:
     """All keyed rows, those of one key together, at most about `bucket_rows` at a time."""
     num_buckets = -(-task.traces.num_rows // task.config.bucket_rows)
+    dtype = _EXACT_ROW if task.kind in EXACT_KINDS else _NEAR_ROW
     if num_buckets <= 1:
-        dtype = _NEAR_ROW if task.kind == "near" else _EXACT_ROW
         yield np.concatenate([np.empty(0, dtype), *_keyed_rows(task)])
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -152,27 +180,34 @@ def _buckets(task: EdgeTask) -> Iterator[np.ndarray]:
                 with path.open("ab") as file:
                     part.tofile(file)
         for path in paths:
-            yield np.fromfile(path, _NEAR_ROW if task.kind == "near" else _EXACT_ROW)
+            yield np.fromfile(path, dtype)
 
 
 def _keyed_rows(task: EdgeTask) -> Iterator[np.ndarray]:
-    if task.kind != "near":
-        names = ("row", f"{task.kind}_hi", f"{task.kind}_lo", "title_words", "is_usable")
-        for batch in task.traces.batches(names):
-            high, low = batch[names[1]], batch[names[2]]
-            is_keyed = ((high | low) != 0) & batch["is_usable"]
-            if task.kind == "title":
-                is_keyed &= batch["title_words"] >= task.config.title_words
-            yield _rows(_EXACT_ROW, is_keyed, key=high, rest=low, row=batch["row"])
-        return
-    for batch in task.traces.batches(("row", "perceptual", "colours", "title_bits", "is_usable")):
+    return _exact_rows(task) if task.kind in EXACT_KINDS else _near_rows(task)
+
+
+def _exact_rows(task: EdgeTask) -> Iterator[np.ndarray]:
+    names = ("row", f"{task.kind}_hi", f"{task.kind}_lo", "is_usable")
+    for batch in task.traces.batches(names):
+        high, low = batch[names[1]], batch[names[2]]
+        is_keyed = ((high | low) != 0) & batch["is_usable"]
+        yield _rows(_EXACT_ROW, is_keyed, key=high, rest=low, row=batch["row"])
+
+
+def _near_rows(task: EdgeTask) -> Iterator[np.ndarray]:
+    is_title = task.kind == "title"
+    names = ["row", "perceptual", "colours", "title_bits", "is_usable"]
+    for batch in task.traces.batches([*names, *(["title_hi", "title_words"] if is_title else [])]):
         hashes = batch["perceptual"]
         # A hash without a single edge is a plain shape; it would tie everything to everything.
         is_keyed = batch["is_usable"] & (hashes != 0)
+        if is_title:
+            is_keyed &= batch["title_words"] >= task.config.title_words
         yield _rows(
             _NEAR_ROW,
             is_keyed,
-            key=hashes & np.uint64(task.mask),
+            key=batch["title_hi"] if is_title else hashes & np.uint64(task.mask),
             rest=hashes,
             row=batch["row"],
             bits=batch["title_bits"],
@@ -196,18 +231,18 @@ def _equal_edges(rows: np.ndarray) -> Edges:
     return Edges(np.stack([ordered[:-1][is_same], ordered[1:][is_same]], axis=1))
 
 
-def _near_edges(rows: np.ndarray, config: DuplicateConfig) -> Edges:
-    order, keys = _by_key(rows, config.window)
+def _near_edges(rows: np.ndarray, limits: _Limits, window: int) -> Edges:
+    order, keys = _by_key(rows, window)
     hashes, bits = rows["rest"][order], rows["bits"][order]
     left = np.arange(len(keys))
     found, compared = [np.empty((0, 2), np.int64)], 0
-    for step in range(1, config.window + 1):
+    for step in range(1, window + 1):
         left = left[left < len(keys) - step]
         left = left[keys[left] == keys[left + step]]
         if not len(left):
             break
         compared += len(left)
-        is_near = np.bitwise_count(hashes[left] ^ hashes[left + step]) <= config.max_distance
+        is_near = np.bitwise_count(hashes[left] ^ hashes[left + step]) <= limits.distance
         near = left[is_near]
         for start in range(0, len(near), _BATCH):
             some = near[start : start + _BATCH]
@@ -215,7 +250,7 @@ def _near_edges(rows: np.ndarray, config: DuplicateConfig) -> Edges:
             gap = np.abs(rows["colours"][one].astype(np.int16) - rows["colours"][other]).mean(1)
             common = np.bitwise_count(bits[some] & bits[some + step])
             every = np.bitwise_count(bits[some] | bits[some + step])
-            is_same = (gap <= config.max_colour) & (common >= config.min_title_overlap * every)
+            is_same = (gap <= limits.colour) & (common >= limits.overlap * every)
             found.append(np.stack([rows["row"][one], rows["row"][other]], axis=1)[is_same])
     return Edges(np.concatenate(found), compared, len(left))
 

@@ -18,14 +18,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.command import RunFailedError
-from pipelines.eclip.catalogs import Groups, group_rows, placeholder_rows, repeated_rows
-from pipelines.eclip.duplicates import (
-    DuplicateConfig,
-    Edges,
-    StoredTraces,
-    edge_tasks,
-    find_edges,
-)
+from pipelines.eclip.catalogs import Groups, Ties, placeholder_rows, repeated_rows
+from pipelines.eclip.duplicates import DuplicateConfig, StoredTraces, edge_tasks, find_edges
 from pipelines.eclip.noise import Noise, NoiseConfig
 from pipelines.eclip.report import pair_report, render_pair_report
 from pipelines.eclip.scan import GroupTask, ScanSettings, scan_group
@@ -172,19 +166,13 @@ def _check_columns(file: Storage, names: Sequence[str], settings: ScanSettings) 
 def _find_groups(traces: StoredTraces, config: PairConfig, executor: Executor) -> Groups:
     tasks = edge_tasks(traces, config.duplicates)
     is_placeholder = placeholder_rows(traces, config.noise.placeholder_titles)
-    exact: list[Edges] = []
-    near: list[Edges] = []
-    compared = cut = 0
+    ties = Ties(traces.num_rows)
     for task, edges in executor.map(find_edges, tasks, is_heavy=True):
         if isinstance(edges, WorkerDiedError):
             raise RunFailedError(f"duplicates could not be looked for: {edges}")
-        if task.kind in ("near", "picture"):
-            edges = edges.without(is_placeholder)
-        (near if task.kind == "near" else exact).append(edges)
-        compared, cut = compared + edges.compared, cut + edges.cut_short
-    groups = group_rows(traces.num_rows, exact, near, config.duplicates)
-    groups.counts.update(perceptual_comparisons=compared, comparisons_cut_short=cut)
-    return groups
+        # A placeholder says nothing about the product; a given id does.
+        ties.add(task.kind, edges if task.kind == "catalog" else edges.without(is_placeholder))
+    return ties.groups(config.duplicates)
 
 
 def _judge(traces: StoredTraces, config: PairConfig, *, with_model: bool) -> np.ndarray:

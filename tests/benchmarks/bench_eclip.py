@@ -148,7 +148,7 @@ def find_duplicates(num_rows: int) -> dict:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipelines.eclip.catalogs import group_rows
+    from pipelines.eclip.catalogs import Ties
     from pipelines.eclip.duplicates import DuplicateConfig, StoredTraces, edge_tasks, find_edges
     from pipelines.eclip.scan import SCHEMA
     from pipelines.storage import Storage
@@ -163,10 +163,10 @@ def find_duplicates(num_rows: int) -> dict:
         started = time.monotonic()
         traces = StoredTraces((Storage.of(path),), num_rows)
         config = DuplicateConfig(bucket_rows=250_000)
-        found = [(task.kind, find_edges(task)) for task in edge_tasks(traces, config)]
-        exact = [edges for kind, edges in found if kind != "near"]
-        near = [edges for kind, edges in found if kind == "near"]
-        groups = group_rows(num_rows, exact, near, config)
+        ties = Ties(num_rows)
+        for task in edge_tasks(traces, config):
+            ties.add(task.kind, find_edges(task))
+        groups = ties.groups(config)
     planted = np.arange(9, num_rows, 10)
     return {
         "rows": num_rows,
@@ -175,7 +175,7 @@ def find_duplicates(num_rows: int) -> dict:
         "peak_kib": peak_memory(),
         "recall": float((groups.labels[planted] == groups.labels[planted - 1]).mean()),
         "false_rows": int((groups.labels != np.arange(num_rows)).sum() - len(planted)),
-        "compared": sum(edges.compared for _, edges in found),
+        "compared": groups.counts["perceptual_comparisons"],
     }
 
 

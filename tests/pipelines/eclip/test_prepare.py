@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.eclip.catalogs import group_rows, placeholder_rows, repeated_rows
-from pipelines.eclip.components import component_sizes, components
+from pipelines.eclip.catalogs import Ties, placeholder_rows, repeated_rows
+from pipelines.eclip.components import component_sizes, components, merge
 from pipelines.eclip.duplicates import (
     DuplicateConfig,
+    Edges,
     StoredTraces,
     block_masks,
     edge_tasks,
@@ -40,6 +41,7 @@ def test_components_equal_a_slow_union(seed):
     rng = np.random.default_rng(seed)
     edges = rng.integers(0, 60, (rng.integers(0, 60), 2))
     found = components(60, edges)
+    assert merge(components(60, edges[:20]), edges[20:]).tolist() == found.tolist()
     assert found.tolist() == slow_components(60, edges.tolist())
     sizes = Counter(found.tolist())
     assert component_sizes(found).tolist() == [sizes[label] for label in found.tolist()]
@@ -139,14 +141,39 @@ def test_a_row_is_compared_with_few_others_however_alike_all_are(tmp_path):
 
 
 def test_a_group_blown_up_by_look_alikes_keeps_its_exact_ties():
-    from pipelines.eclip.duplicates import Edges
-
     near = Edges(np.stack([np.arange(9), np.arange(1, 10)], axis=1))
-    exact = Edges(np.array([[2, 3]]))
-    config = DuplicateConfig(max_group=5)
-    groups = group_rows(12, [exact], [near, near, Edges(np.array([[10, 11]]))], config)
+    ties = Ties(12)
+    ties.add("look_alike", near)
+    ties.add("picture", Edges(np.array([[2, 3]])))
+    ties.add("look_alike", near)
+    ties.add("look_alike", Edges(np.array([[10, 11]])))
+    groups = ties.groups(DuplicateConfig(max_group=5))
     assert groups.labels.tolist() == [0, 1, 2, 2, 4, 5, 6, 7, 8, 9, 10, 10]
-    assert groups.counts["perceptual_ties_dropped"] == 9
+    assert groups.counts["look_alikes_of_too_large_groups"] == 10
+    assert groups.counts["tied_by_look_alike"] == 12
+    assert groups.counts["tied_by_equal_picture"] == 2
+    assert groups.counts["tied_by_long_title"] == 0
+    assert groups.counts["groups"] == 2
+
+
+def test_equal_titles_tie_only_if_long_and_if_the_pictures_agree(tmp_path):
+    traces = random_traces(9)
+    columns = {name: traces[name].to_numpy().copy() for name in ("title_hi", "perceptual")}
+    columns["title_hi"][:] = 5
+    # 0 and 1 agree though they are no look-alikes; 2 shows something else; 3 has a short title.
+    columns["perceptual"][:4] = 0x0F0F, 0x0F0F ^ 0xFFF000000000, ~np.uint64(0x0F0F), 0x0F0F
+    columns["title_hi"][4:] = np.arange(5) + 100
+    for name, values in columns.items():
+        traces = traces.set_column(traces.schema.get_field_index(name), name, pa.array(values))
+    colours = [bytes(48)] * 9
+    words = pa.array([12, 12, 12, 11, *[12] * 5], pa.int32())
+    for name, column in (("colours", pa.array(colours, pa.binary(48))), ("title_words", words)):
+        traces = traces.set_column(traces.schema.get_field_index(name), name, column)
+    bits = pa.array(np.full(9, 7, np.uint64))
+    traces = traces.set_column(traces.schema.get_field_index("title_bits"), "title_bits", bits)
+    tasks = edge_tasks(stored(traces, tmp_path), DuplicateConfig())
+    (task,) = [task for task in tasks if task.kind == "title"]
+    assert find_edges(task).pairs.tolist() == [[0, 1]]
 
 
 def run(noisy, output, **options):
@@ -234,10 +261,10 @@ def test_precision_and_recall_on_planted_copies(tmp_path):
     settings = ScanSettings(PairConfig().columns, ("title",), PairConfig().noise)
     traces = stored(trace_rows(pa.Table.from_pylist(rows), settings), tmp_path)
     options = DuplicateConfig()
-    found = [(task.kind, find_edges(task)) for task in edge_tasks(traces, options)]
-    exact = [edges for kind, edges in found if kind != "near"]
-    near = [edges for kind, edges in found if kind == "near"]
-    labels = group_rows(len(rows), exact, near, options).labels
+    ties = Ties(len(rows))
+    for task in edge_tasks(traces, options):
+        ties.add(task.kind, find_edges(task))
+    labels = ties.groups(options).labels
     pairs = [(i, int(label)) for i, label in enumerate(labels) if i != label]
     right = [rows[i]["catalog"] == rows[j]["catalog"] for i, j in pairs]
     copies = []
