@@ -1,14 +1,15 @@
-"""From any products table to clean pairs with catalogue ids: scan, find, judge, write.
+"""From any products table to clean pairs with catalogue ids: scan, find, judge, cut, join.
 
 The output has the input's columns and `catalog_id`, split into train/ and valid/ (and test/ where
-the input has one). What is left out is in `rejected.parquet` with its reason; nothing is lost.
+the input has one); listings of one product lie together. What is left out is in `rejected.parquet`
+with its reason; nothing is lost.
 """
 
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,6 +24,17 @@ from pipelines.eclip.duplicates import DuplicateConfig, StoredTraces, edge_tasks
 from pipelines.eclip.noise import Noise, NoiseConfig
 from pipelines.eclip.report import pair_report, render_pair_report
 from pipelines.eclip.scan import GroupTask, ScanSettings, scan_group
+from pipelines.eclip.spread import (
+    CATALOG,
+    REJECTED,
+    CutTask,
+    JoinTask,
+    cut_rows,
+    join_rows,
+    put_table,
+    read_table,
+)
+from pipelines.eclip.verdicts import Verdicts, decide
 from pipelines.nightly.executor import Executor, WorkerDiedError
 from pipelines.nightly.inputs import list_inputs
 from pipelines.prepare.publishing import (
@@ -33,14 +45,10 @@ from pipelines.prepare.publishing import (
     check_apart,
 )
 from pipelines.prepare.title_groups import SPLITS
-from pipelines.storage import Storage, retrying
-from pipelines.tables import Columns, id_digest
+from pipelines.storage import Storage
+from pipelines.tables import Columns
 
-CATALOG = "catalog_id"
-REJECTED = "rejected.parquet"
-_REJECTED = pa.schema(
-    [("product_id", pa.string()), ("split", pa.string()), ("reason", pa.string())]
-)
+REJECTED_FILE = "rejected.parquet"
 _log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -60,6 +68,12 @@ class PairConfig(BaseModel):
     )
     valid_share: float = Field(
         0.05, ge=0, lt=1, description="part of the products for valid where the input has no splits"
+    )
+    file_bytes: int = Field(
+        256_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="bytes in memory of an output file; a worker holds about three times as much",
     )
 
 
@@ -82,18 +96,23 @@ def prepare_pairs(request: PairRequest, executor: Executor) -> dict[str, Any]:
     publication = Publication(request.output)
     draft = publication.draft
     try:
-        tasks = list(_group_tasks(request, draft.join("_work")))
+        work = draft.join("_work")
+        tasks, schema = _open_input(request, work)
         rows = sum(_mapped(executor, scan_group, tasks))
         _log.info("%d rows in %d row groups traced", rows, len(tasks))
         traces = StoredTraces(tuple(task.traces for task in tasks), rows)
         groups = _find_groups(traces, request.config, executor)
         reasons = _judge(traces, request.config, with_model=request.model is not None)
-        writes = [*_write_tasks(tasks, reasons, groups, request.config, draft)]
-        counts: Counter[str] = Counter()
-        for found in _mapped(executor, write_group, writes):
-            counts.update(found)
-        _collect_rejected(writes, draft)
-        draft.join("_work").delete()
+        verdicts = decide(
+            tasks,
+            groups,
+            reasons,
+            valid_share=request.config.valid_share,
+            file_bytes=request.config.file_bytes,
+        )
+        cuts = list(_cut_tasks(tasks, verdicts, request.config.file_bytes, schema, work))
+        counts = _write(cuts, verdicts.files, draft, executor)
+        work.delete()
         report = pair_report(rows, counts, groups.counts, seconds=time.monotonic() - started)
         draft.join(REPORT_JSON).write_bytes(
             json.dumps({"format": FORMAT, "complete": True, **report}, indent=2).encode()
@@ -115,7 +134,8 @@ def _mapped(
         yield found
 
 
-def _group_tasks(request: PairRequest, work: Storage) -> Iterator[GroupTask]:
+def _open_input(request: PairRequest, work: Storage) -> tuple[list[GroupTask], pa.Schema]:
+    """All row groups, and the columns of the output."""
     config = request.config
     settings = ScanSettings(
         config.columns,
@@ -125,17 +145,50 @@ def _group_tasks(request: PairRequest, work: Storage) -> Iterator[GroupTask]:
         held_out=request.held_out,
         model=request.model,
     )
-    first_row = number = 0
+    tasks: list[GroupTask] = []
+    schema: pa.Schema | None = None
+    first_row = 0
     for split, file in _files(request.source):
         with file.arrow.open_input_file(file.path) as stream:
             parquet = pq.ParquetFile(stream)
-            names, footer = parquet.schema_arrow.names, parquet.metadata
-        _check_columns(file, names, settings)
+            found, footer = parquet.schema_arrow.remove_metadata(), parquet.metadata
+        _check_columns(file, found.names, settings)
+        schema = found if schema is None else _joint_schema(schema, found, file)
         for group in range(footer.num_row_groups):
-            rows = footer.row_group(group).num_rows
-            place = work.join("traces", f"{number:06d}.parquet")
-            yield GroupTask(file, group, first_row, rows, split, place, settings)
-            first_row, number = first_row + rows, number + 1
+            size = footer.row_group(group)
+            place = work.join("traces", f"{len(tasks):06d}.parquet")
+            tasks.append(
+                GroupTask(
+                    file, group, first_row, size.num_rows, size.total_byte_size, split, place,
+                    settings,
+                )
+            )  # fmt: skip
+            first_row += size.num_rows
+    assert schema is not None, "an input without files is refused"
+    return tasks, _output_schema(schema)
+
+
+def _joint_schema(schema: pa.Schema, found: pa.Schema, file: Storage) -> pa.Schema:
+    if found.equals(schema):
+        return schema
+    try:
+        return pa.unify_schemas([schema, found], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"the columns of {file.uri} do not fit those of the files before it: {error}; give "
+            "columns of one name one type"
+        ) from error
+
+
+def _output_schema(schema: pa.Schema) -> pa.Schema:
+    """The input's columns, and `catalog_id` last."""
+    fields = []
+    for one in schema:
+        # Every file has a dictionary of its own; rows of many files lie together in the output.
+        kind = one.type.value_type if pa.types.is_dictionary(one.type) else one.type
+        if one.name != CATALOG:
+            fields.append(pa.field(one.name, kind))
+    return pa.schema([*fields, pa.field(CATALOG, pa.string())])
 
 
 def _files(source: Storage) -> Iterator[tuple[str, Storage]]:
@@ -196,108 +249,45 @@ def _judge(traces: StoredTraces, config: PairConfig, *, with_model: bool) -> np.
     return reasons
 
 
-@dataclass(frozen=True, slots=True)
-class WriteTask:
-    """One row group with the verdict over its rows (a stored table: row, reason, catalog_id)."""
-
-    group: GroupTask
-    verdict: Storage
-    output: Storage
-    number: int
-    valid_share: float
-
-    @property
-    def rejected(self) -> Storage:
-        """Where the rows that are left out go."""
-        return self.verdict.sibling(self.verdict.path.replace(".parquet", "-rejected.parquet"))
+def _cut_tasks(
+    tasks: Sequence[GroupTask], verdicts: Verdicts, num_bytes: int, schema: pa.Schema, work: Storage
+) -> Iterator[CutTask]:
+    for number, groups in enumerate(_together(tasks, num_bytes)):
+        verdict = work.join("verdicts", f"{number:06d}.parquet")
+        put_table(verdicts.table(groups), verdict)
+        pieces = work.join("pieces", f"{number:06d}")
+        yield CutTask(groups, verdict, pieces, len(verdicts.files), num_bytes, schema)
 
 
-def _write_tasks(
-    tasks: Sequence[GroupTask],
-    reasons: np.ndarray,
-    groups: Groups,
-    config: PairConfig,
-    draft: Storage,
-) -> Iterator[WriteTask]:
-    names = _group_names(tasks, groups)
-    for number, task in enumerate(tasks):
-        rows = slice(task.first_row, task.first_row + task.num_rows)
-        ids = [names.get(int(label)) for label in groups.labels[rows]]
-        table = pa.table({"reason": list(reasons[rows]), CATALOG: pa.array(ids, pa.string())})
-        place = draft.join("_work", "verdicts", f"{number:06d}.parquet")
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        place.write_bytes(sink.getvalue().to_pybytes())
-        yield WriteTask(task, place, draft, number, config.valid_share)
-
-
-def _group_names(tasks: Sequence[GroupTask], groups: Groups) -> dict[int, str]:
-    """Catalogue ids of groups: the first id given to a member, else one made of the first row."""
-    sizes = np.bincount(groups.labels, minlength=len(groups.labels))
-    given: dict[int, str] = {}
-    made: dict[int, str] = {}
-    traces = StoredTraces(tuple(task.traces for task in tasks), len(groups.labels))
-    for batch in traces.batches(("row", "id_hi", "catalog_id")):
-        labels = groups.labels[batch["row"]]
-        for place in np.flatnonzero(sizes[labels] > 1):
-            label, row = int(labels[place]), int(batch["row"][place])
-            if batch["catalog_id"][place] is not None:
-                given.setdefault(label, str(batch["catalog_id"][place]))
-            if label == row:
-                made[label] = f"auto-{int(batch['id_hi'][place]):016x}"
-    return made | given
-
-
-def write_group(task: WriteTask) -> dict[str, int]:
-    """Write the clean rows of a group and note the others; returns counts by split and reason."""
-    with task.verdict.arrow.open_input_file(task.verdict.path) as stream:
-        verdict = pq.read_table(stream)
-    group = task.group
-    rows = group.read()
-    found = verdict[CATALOG].to_pylist()
-    given_name = group.settings.catalog_column
-    if given_name in rows.column_names:
-        given = rows[given_name].to_pylist()
-        found = [a if b is None else str(b) for a, b in zip(found, given, strict=True)]
-    if CATALOG in rows.column_names:
-        rows = rows.drop_columns([CATALOG])
-    rows = rows.append_column(CATALOG, pa.array(found, pa.string()))
-    reasons = verdict["reason"].to_pylist()
-    ids = [
-        None if i is None else str(i) for i in rows[group.settings.columns.product_id].to_pylist()
-    ]
-    splits = [
-        group.split or _made_split(catalog or str(product_id), task.valid_share)
-        for catalog, product_id in zip(found, ids, strict=True)
-    ]
-    counts: Counter[str] = Counter()
-    for split in sorted(set(splits)):
-        chosen = [s == split and not r for s, r in zip(splits, reasons, strict=True)]
-        part = rows.filter(pa.array(chosen))
-        if part.num_rows:
-            _put(part, task.output.join(split, f"part-{task.number:05d}.parquet"))
-        counts[f"split {split}"] += part.num_rows
-    left_out = [place for place, reason in enumerate(reasons) if reason]
-    counts.update(f"reason {reasons[place]}" for place in left_out)
-    columns = [[values[i] for i in left_out] for values in (ids, splits, reasons)]
-    _put(pa.table(columns, schema=_REJECTED), task.rejected)
-    return dict(counts)
-
-
-def _made_split(key: str, valid_share: float) -> str:
-    position = int.from_bytes(id_digest(key)[:8], "little") / 2**64
-    return "valid" if position < valid_share else "train"
-
-
-def _put(rows: pa.Table, place: Storage) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd")
-    retrying(lambda: place.write_bytes(sink.getvalue().to_pybytes()))
-
-
-def _collect_rejected(tasks: Iterable[WriteTask], draft: Storage) -> None:
-    tables = [_REJECTED.empty_table()]
+def _together(tasks: Sequence[GroupTask], num_bytes: int) -> Iterator[tuple[GroupTask, ...]]:
+    """Consecutive row groups of about so many bytes: joining reads from every piece."""
+    waiting: list[GroupTask] = []
+    size = 0
     for task in tasks:
-        with task.rejected.arrow.open_input_file(task.rejected.path) as stream:
-            tables.append(pq.read_table(stream))
-    _put(pa.concat_tables(tables), draft.join(REJECTED))
+        waiting.append(task)
+        size += task.num_bytes
+        if size >= num_bytes:
+            yield tuple(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield tuple(waiting)
+
+
+def _write(
+    cuts: Sequence[CutTask], files: Sequence[str], draft: Storage, executor: Executor
+) -> Counter[str]:
+    """Write the output's files and the rows left out; counts by split and reason."""
+    counts: Counter[str] = Counter()
+    pieces: list[Storage] = []
+    for cut in _mapped(executor, cut_rows, cuts):
+        counts.update(cut.counts)
+        pieces += cut.pieces
+    joins = [
+        JoinTask(bucket, draft, path, tuple(pieces), cuts[0].schema)
+        for bucket, path in enumerate(files)
+    ]
+    for found in _mapped(executor, join_rows, joins):
+        counts.update(found)
+    rejected = [read_table(cut.rejected) for cut in cuts]
+    put_table(pa.concat_tables([REJECTED.empty_table(), *rejected]), draft.join(REJECTED_FILE))
+    return counts

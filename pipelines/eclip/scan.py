@@ -3,7 +3,7 @@
 A task is one row group. Its traces are one Parquet file; `row` numbers the rows of the whole input.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -24,7 +24,7 @@ from pipelines.eclip.noise import (
 from pipelines.labelled import encoded_pictures
 from pipelines.nightly.rows import digest
 from pipelines.storage import Storage, retrying
-from pipelines.tables import Columns
+from pipelines.tables import Columns, id_digest
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.errors import PictureError
 from ulsdram_core.extractor import DecodedProduct
@@ -33,7 +33,7 @@ from ulsdram_core.image import decode_picture
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
-        ("id_hi", pa.uint64()),
+        ("id_hash", pa.uint64()),
         ("noise", pa.string()),
         ("is_usable", pa.bool_()),
         ("picture_hi", pa.uint64()),
@@ -51,6 +51,9 @@ SCHEMA = pa.schema(
     ]
 )
 _NO_TRACE = PictureTrace(bytes(16), 0, bytes(48))
+READ_ROWS = 256
+"""Rows held in memory at once where pictures are among the columns."""
+_READ_BYTES = 1 << 20
 _MODEL_ROWS = 128
 
 
@@ -85,33 +88,46 @@ class GroupTask:
     row_group: int
     first_row: int
     num_rows: int
+    num_bytes: int
+    """In memory, by the file's footer."""
     split: str
     traces: Storage
     """Where its traces go."""
     settings: ScanSettings = field(repr=False)
 
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows; all columns if none are named."""
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Up to READ_ROWS rows at a time, in order; all columns if none are named.
 
-        def read() -> pa.Table:
-            with self.file.arrow.open_input_file(self.file.path) as stream:
-                names = None if columns is None else list(columns)
-                parquet = pq.ParquetFile(stream)
-                return parquet.read_row_group(self.row_group, names, use_threads=False)
-
-        return retrying(read)
+        A row group may hold far more pictures than fit in memory, so it is read as a stream.
+        """
+        with self.file.arrow.open_input_file(self.file.path) as stream:
+            found = pq.ParquetFile(stream, buffer_size=_READ_BYTES).iter_batches(
+                READ_ROWS,
+                row_groups=[self.row_group],
+                columns=None if columns is None else list(columns),
+                use_threads=False,
+            )
+            for batch in found:
+                yield pa.Table.from_batches([batch])
 
 
 def scan_group(task: GroupTask) -> int:
     """Trace the rows of a group and store the traces; returns their number."""
-    with task.file.arrow.open_input_file(task.file.path) as stream:
-        names = pq.ParquetFile(stream).schema_arrow.names
-    rows = task.read(task.settings.wanted(names))
-    traces = trace_rows(rows, task.settings, first_row=task.first_row)
+    traces = retrying(lambda: _trace_group(task))
     sink = pa.BufferOutputStream()
     pq.write_table(traces, sink, compression="zstd")
     retrying(lambda: task.traces.write_bytes(sink.getvalue().to_pybytes()))
     return traces.num_rows
+
+
+def _trace_group(task: GroupTask) -> pa.Table:
+    with task.file.arrow.open_input_file(task.file.path) as stream:
+        names = pq.ParquetFile(stream).schema_arrow.names
+    found, row = [SCHEMA.empty_table()], task.first_row
+    for rows in task.batches(task.settings.wanted(names)):
+        found.append(trace_rows(rows, task.settings, first_row=row))
+        row += rows.num_rows
+    return pa.concat_tables(found)
 
 
 def trace_rows(rows: pa.Table, settings: ScanSettings, *, first_row: int = 0) -> pa.Table:
@@ -145,7 +161,7 @@ def _trace_row(record: Mapping[str, Any], settings: ScanSettings) -> dict[str, A
     given = record.get(settings.catalog_column or "")
     shown = trace or _NO_TRACE
     return {
-        "id_hi": _halves(digest([str(product_id).encode()]))[0],
+        "id_hash": _halves(id_digest(str(product_id)))[0],
         "noise": problem,
         "is_usable": problem is None,
         **_pair("picture", shown.exact),

@@ -196,7 +196,7 @@ def synthetic_rows(start: int, count: int) -> dict:
     return {
         **columns,
         "row": np.arange(start, start + count),
-        "id_hi": nothing,
+        "id_hash": nothing,
         "noise": [None] * count,
         "is_usable": np.ones(count, bool),
         "title_words": np.full(count, 9, np.int32),

@@ -240,6 +240,82 @@ def test_given_catalog_ids_stay_and_spread(noisy, tmp_path):
     assert mine >= {noisy.products[i].product_id for i in (30, 102, 103)}
 
 
+def spread_rows(noisy, folder, *, row_group_size):
+    """Given ids planted far apart (every third row lists one of ten products); output by split."""
+    frame = pl.read_parquet(noisy.folder / "products.parquet").drop("catalog_id", strict=False)
+    places = pl.int_range(pl.len())
+    frame = frame.with_columns(
+        catalog_id=pl.when(places % 3 == 0).then(pl.format("mine-{}", places % 10)),
+        category=pl.col("category").cast(pl.Categorical),
+    )
+    (folder / "in").mkdir(parents=True)
+    half = frame.height // 2
+    frame[:half].write_parquet(folder / "in" / "a.parquet", row_group_size=row_group_size)
+    frame[half:].with_columns(later=pl.lit(1)).write_parquet(folder / "in" / "b.parquet")
+    config = PairConfig(file_bytes=60_000, valid_share=0.3)
+    prepare_pairs(
+        PairRequest(Storage.of(folder / "in"), Storage.of(folder / "out"), config), LocalExecutor()
+    )
+    parts = {path: pl.read_parquet(path) for path in sorted(folder.glob("out/*/*.parquet"))}
+    assert sorted(path.parent.name for path in parts).count("train") >= 3
+    assert not (folder / "out" / "_work").exists()
+    return frame, {
+        split: pl.concat(part for path, part in parts.items() if path.parent.name == split)
+        for split in ("train", "valid")
+    }
+
+
+@pytest.fixture(scope="module")
+def spread(noisy, tmp_path_factory):
+    return spread_rows(noisy, tmp_path_factory.mktemp("spread"), row_group_size=7)
+
+
+def test_all_rows_come_out_as_they_went_in(noisy, spread):
+    frame, splits = spread
+    rows = pl.concat(splits.values())
+    kept = frame.filter(~pl.col("product_id").is_in(list(noisy.planted)))
+    assert rows.columns == [*(n for n in frame.columns if n != "catalog_id"), "later", "catalog_id"]
+    same = frame.drop("catalog_id").columns
+    assert (
+        rows.select(same)
+        .sort("product_id")
+        .equals(
+            kept.select(same).with_columns(pl.col("category").cast(pl.String)).sort("product_id")
+        )
+    )
+    assert rows["later"].null_count() == kept["product_id"].is_in(frame["product_id"][:60]).sum()
+    both = rows.join(kept.select("product_id", given="catalog_id"), on="product_id")
+    given = both.filter(pl.col("given").is_not_null())
+    assert given["given"].equals(given["catalog_id"])
+
+
+def test_listings_of_one_product_lie_together_and_products_are_shuffled(spread):
+    frame, splits = spread
+    row_of = {product: row for row, product in enumerate(frame["product_id"])}
+    for rows in splits.values():
+        runs = rows["catalog_id"].fill_null(rows["product_id"]).rle_id()
+        listings = rows.with_columns(run=runs).filter(pl.col("catalog_id").is_not_null())
+        assert listings.group_by("catalog_id").agg(pl.col("run").n_unique())["run"].max() == 1
+    order = [row_of[product] for product in splits["train"]["product_id"]]
+    assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.3
+
+
+def test_the_output_does_not_depend_on_row_groups(noisy, spread, tmp_path):
+    _, splits = spread_rows(noisy, tmp_path, row_group_size=60)
+    assert all(splits[name].equals(rows) for name, rows in spread[1].items())
+
+
+def test_columns_of_different_kinds_under_one_name_are_refused(noisy, tmp_path):
+    frame = pl.read_parquet(noisy.folder / "products.parquet")
+    (tmp_path / "in").mkdir()
+    frame.write_parquet(tmp_path / "in" / "a.parquet")
+    frame.with_columns(category=1).write_parquet(tmp_path / "in" / "b.parquet")
+    with pytest.raises(ValueError, match="do not fit"):
+        prepare_pairs(
+            PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out")), LocalExecutor()
+        )
+
+
 def test_an_input_without_pictures_is_refused(noisy, tmp_path):
     frame = pl.read_parquet(noisy.folder / "products.parquet").drop("image")
     (tmp_path / "in").mkdir()
