@@ -43,7 +43,7 @@ class DuplicateConfig(BaseModel):
         6, ge=0, le=8, description="differing bits of the perceptual hashes of one picture's copies"
     )
     max_colour: float = Field(
-        10.0, ge=0, description="mean difference of 4 x 4 colours (0..255) of copies"
+        6.0, ge=0, description="mean difference of 4 x 4 colours (0..255) of copies"
     )
     min_title_overlap: float = Field(
         0.1,

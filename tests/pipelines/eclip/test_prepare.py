@@ -121,7 +121,7 @@ def test_near_duplicates_are_those_of_all_pairs(bucket_rows, tmp_path):
     rows, others = np.nonzero(np.triu(distance <= 6, 1))
     colours = np.array([list(c.as_py()) for c in traces["colours"]], int)
     gaps = np.abs(colours[rows] - colours[others]).mean(1)
-    alike = (gaps <= 10) & ((rows % 7 == 0) == (others % 7 == 0))
+    alike = (gaps <= config.max_colour) & ((rows % 7 == 0) == (others % 7 == 0))
     wanted = {(int(a), int(b)) for a, b in zip(rows[alike], others[alike], strict=True)}
     assert edges == wanted
     assert len(wanted) >= 60
