@@ -19,6 +19,7 @@ from pipelines.labelled_columns import (
     require_gold,
     require_named,
 )
+from pipelines.recipe import LabelConfig
 from pipelines.storage import Storage
 from pipelines.tables import Columns
 from ulsdram_core.errors import PictureError
@@ -160,13 +161,17 @@ def text_columns(
     return names
 
 
-def learn_labels(table: LabelledTable, *, min_count: int, with_categories: bool) -> LabelSet:
+def learn_labels(table: LabelledTable, config: LabelConfig) -> LabelSet:
     """Return the attributes of the table's gold as corrected, most frequent first.
 
     Read without pictures.
     """
-    products = _bare_products(table, table.scan())
-    return LabelSet.from_products(products, min_count=min_count, with_categories=with_categories)
+    return LabelSet.from_products(
+        _bare_products(table, table.scan()),
+        min_count=config.min_count,
+        with_categories=config.scope_to_category,
+        with_single=config.learn_single,
+    )
 
 
 def _bare_products(table: LabelledTable, rows: pl.LazyFrame) -> Iterator[Product]:

@@ -30,6 +30,11 @@ class LabelConfig(BaseModel):
     scope_to_category: bool = Field(
         False, description="extract only attributes seen with the product's category"
     )
+    learn_single: bool = Field(
+        False,
+        description="extract only the most confident value of attributes that had one value in "
+        "all but 0.1 % of at least 100 training products",
+    )
     vocab_size: int = Field(
         8000, ge=100, description="pieces of a tokenizer built from the data (text_encoder tiny)"
     )

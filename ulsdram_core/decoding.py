@@ -3,7 +3,7 @@
 Axes: B windows, C attributes, N rows (pairs, or windows without a policy), U units.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -99,6 +99,23 @@ def merge_repeats(values: Sequence[Value]) -> tuple[Value, ...]:
         if value.confidence > values[known].confidence:
             best[value.attribute, value.value.casefold()] = place
     return tuple(values[place] for place in sorted(best.values()))
+
+
+def keep_single(values: Sequence[Value], single: Collection[str]) -> tuple[Value, ...]:
+    """Keep, of each attribute in `single`, the most confident text (case ignored), else the first.
+
+    All its mentions stay, and so does the order.
+    """
+    best: dict[str, Value] = {}
+    for value in values:
+        if value.confidence > best.setdefault(value.attribute, value).confidence:
+            best[value.attribute] = value
+    return tuple(
+        value
+        for value in values
+        if value.attribute not in single
+        or value.value.casefold() == best[value.attribute].value.casefold()
+    )
 
 
 def range_scores(logits_BC: Tensor, chosen_BC: Tensor) -> list[list[tuple[int, float]]]:

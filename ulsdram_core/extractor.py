@@ -13,7 +13,13 @@ from torch import Tensor
 
 from ulsdram_core.batch import Batch, Example, collate, length_batches
 from ulsdram_core.checkpoint import load_model, save_model
-from ulsdram_core.decoding import decode_spans, merge_repeats, range_scores, spans_to_values
+from ulsdram_core.decoding import (
+    decode_spans,
+    keep_single,
+    merge_repeats,
+    range_scores,
+    spans_to_values,
+)
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import decode_picture
 from ulsdram_core.model import ModelOutput
@@ -212,12 +218,13 @@ class Extractor:
         keeps = self.config.thresholds.keeps
         values = [v for v in found.values if keeps(v.attribute, v.confidence)]
         values.sort(key=lambda v: (self.config.text.sources.index(v.source), v.start, v.end))
+        told = keep_single(values, self.labels.single)
         best_first = sorted(found.range.items(), key=lambda item: (-item[1], item[0]))
         return Extraction(
             product.product_id,
             Status.OK if product.reason is None else Status.DEGRADED,
             product.reason,
-            merge_repeats(values) if self.config.merge_repeats else tuple(values),
+            merge_repeats(told) if self.config.merge_repeats else told,
             tuple(AttributeScore(self.labels.attributes[a], score) for a, score in best_first),
         )
 

@@ -22,6 +22,10 @@ from ulsdram_core.schema import GoldSpan, Product
 from ulsdram_core.text import UnitKind, Window, find_units, product_units
 
 O, B, I = 0, 1, 2  # noqa: E741
+SINGLE_SUPPORT = 100
+"""Products from which on it is believed that an attribute has one value only."""
+SINGLE_SLACK = 0.001
+"""Share of products in which gold may be wrong about that."""
 
 
 class LabelSet(BaseModel):
@@ -33,6 +37,9 @@ class LabelSet(BaseModel):
     category_attributes: dict[str, tuple[str, ...]] | None = Field(
         None, description="Attributes seen with each category; None: not told apart."
     )
+    single: tuple[str, ...] = Field(
+        (), description="Attributes of which a product has one value, however often it is named."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -43,6 +50,8 @@ class LabelSet(BaseModel):
         for category, names in (self.category_attributes or {}).items():
             if unknown := sorted(set(names) - known):
                 raise ValueError(f"category {category!r} names {unknown}, not in attributes")
+        if unknown := sorted(set(self.single) - known):
+            raise ValueError(f"single names {unknown}, not in attributes")
         return self
 
     @cached_property
@@ -76,17 +85,27 @@ class LabelSet(BaseModel):
 
     @classmethod
     def from_products(
-        cls, products: Iterable[Product], *, min_count: int = 1, with_categories: bool = False
+        cls,
+        products: Iterable[Product],
+        *,
+        min_count: int = 1,
+        with_categories: bool = False,
+        with_single: bool = False,
     ) -> "LabelSet":
         """Attributes annotated in at least `min_count` products, most frequent first, then by name.
 
-        `with_categories` also learns which attributes occur with which category.
+        `with_categories` also learns which attributes occur with which category, `with_single`
+        which ones have one value only.
         """
         counts: Counter[str] = Counter()
+        many: Counter[str] = Counter()
         seen: dict[str, set[str]] = {}
         for product in products:
             names = product.gold_attributes()
             counts.update(names)
+            values = {(span.attribute, span.value.casefold()) for span in product.gold or ()}
+            several = Counter(name for name, _ in values)
+            many.update(name for name, count in several.items() if count > 1)
             if product.category is not None:
                 seen.setdefault(product.category, set()).update(names)
         order = sorted(counts, key=lambda name: (-counts[name], name))
@@ -100,7 +119,16 @@ class LabelSet(BaseModel):
             category: tuple(name for name in kept if name in seen[category])
             for category in sorted(seen)
         }
-        return cls(attributes=kept, category_attributes=categories if with_categories else None)
+        single = (
+            name
+            for name in kept
+            if counts[name] >= SINGLE_SUPPORT and many[name] <= SINGLE_SLACK * counts[name]
+        )
+        return cls(
+            attributes=kept,
+            category_attributes=categories if with_categories else None,
+            single=tuple(single) if with_single else (),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipelines.labelled import LabelledTable, TableError, learn_labels
-from pipelines.recipe import Recipe
+from pipelines.recipe import LabelConfig, Recipe
 from pipelines.storage import Storage
 from ulsdram_core.checkpoint import check_model_target, load_model
 from ulsdram_core.eclip.bridge import assemble_from_eclip
@@ -54,7 +54,7 @@ def starting_model(
             f"labels.scope_to_category is set, but {table.place.uri} has no column "
             f"{table.columns.category!r}; name it with --set columns.category=NAME, or unset it"
         )
-    labels = learn_labels(table, min_count=recipe.labels.min_count, with_categories=scope)
+    labels = learn_labels(table, recipe.labels)
     if init_from is not None:
         return _warm_start(recipe, labels, init_from)
     torch.manual_seed(recipe.fit.seed)
@@ -91,7 +91,7 @@ def _warm_start(recipe: Recipe, labels: LabelSet, init_from: Storage) -> ModelPa
             f"--init-from {init_from.uri} knows {len(parts.labels)} attributes, the data "
             f"also has {', '.join(unknown[:5])}; train without --init-from, or drop them"
         )
-    parts.labels = _with_categories(parts.labels, labels)
+    parts.labels = _renewed(parts.labels, labels, recipe.labels)
     asked = extractor_config(recipe)
     parts.config = parts.config.model_copy(
         update={
@@ -139,18 +139,22 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _with_categories(known: LabelSet, learned: LabelSet) -> LabelSet:
-    """Return the known labels, with each category's attributes before and in the new data."""
-    if learned.category_attributes is None:
-        return known
-    allowed = {name: set(names) for name, names in (known.category_attributes or {}).items()}
-    for category, names in learned.category_attributes.items():
-        allowed.setdefault(category, set()).update(names)
+def _renewed(known: LabelSet, learned: LabelSet, config: LabelConfig) -> LabelSet:
+    """Return the known labels with what the new data says of their categories and values."""
     order = known.attributes
-    return LabelSet(
-        attributes=order,
-        category_attributes={
+    categories = known.category_attributes
+    if learned.category_attributes is not None:
+        allowed = {name: set(names) for name, names in (categories or {}).items()}
+        for category, names in learned.category_attributes.items():
+            allowed.setdefault(category, set()).update(names)
+        categories = {
             category: tuple(name for name in order if name in names)
             for category, names in sorted(allowed.items())
-        },
+        }
+    # What the new data does not name stays as it was known.
+    single = {name for name in known.single if name not in learned} | set(learned.single)
+    return LabelSet(
+        attributes=order,
+        category_attributes=categories,
+        single=tuple(name for name in order if name in single) if config.learn_single else (),
     )

@@ -86,7 +86,7 @@ def test_labels_that_do_not_fit_the_model_are_named(data, tmp_path):
         sources=("title",),
         uses_pictures=True,
     )
-    known = learn_labels(table, min_count=1, with_categories=False)
+    known = learn_labels(table, recipe.labels)
     parts = assemble(
         extractor_config(recipe),
         LabelSet(attributes=known.attributes[:2]),

@@ -9,6 +9,7 @@ import torch
 from ulsdram_core.decoding import (
     WindowSpans,
     decode_spans,
+    keep_single,
     merge_repeats,
     range_scores,
     spans_to_values,
@@ -139,6 +140,20 @@ def test_repeats_keep_the_most_confident_mention_in_the_texts_order():
         ("brand", "Red", 14),
     ]
     assert merge_repeats([]) == ()
+
+
+def test_attributes_with_one_value_keep_the_most_confident_text():
+    values = [
+        value(text="blue", start=0, confidence=0.8),
+        value(start=4, confidence=0.5),
+        value(text="RED", start=9, confidence=0.9),
+        value(attribute="finish", text="matt", start=14, confidence=0.1),
+        value(attribute="finish", text="shiny", start=20, confidence=0.2),
+    ]
+    assert [v.start for v in keep_single(values, ("color",))] == [4, 9, 14, 20]
+    assert keep_single(values, ()) == tuple(values)
+    even = [value(text="blue"), value(text="red", start=5)]
+    assert keep_single(even, ("color",)) == (even[0],)
 
 
 def test_spans_outside_the_category_are_left_out():

@@ -78,6 +78,21 @@ def test_categories_learn_their_attributes():
     assert LabelSet.model_validate_json(labels.model_dump_json()) == labels
 
 
+def test_attributes_with_one_value_are_learned():
+    spans = {name: [gold(name, "Red red Blue", value) for value in ("Red", "red")] for name in "ab"}
+    other = gold("b", "Red red Blue", "Blue")
+    rare = [gold("rare", "Red red Blue", "Red")]
+    usual = [Product(str(i), {}, gold=(*spans["a"], *spans["b"])) for i in range(1000)]
+    odd = Product("odd", {}, gold=(*spans["b"], other))
+    few = [Product(f"few{i}", {}, gold=tuple(rare)) for i in range(99)]
+    products = [*usual, *few, odd]
+    assert LabelSet.from_products(products).single == ()
+    assert LabelSet.from_products(products, with_single=True).single == ("b", "a")
+    one_more = LabelSet.from_products([*products, odd], with_single=True)
+    assert one_more.single == ("a",)
+    assert LabelSet.model_validate_json(one_more.model_dump_json()) == one_more
+
+
 def test_unknown_attributes_and_empty_sets_are_errors():
     with pytest.raises(LabelError, match="not among the 3 labels"):
         LABELS.index("Sleeve")
@@ -87,6 +102,8 @@ def test_unknown_attributes_and_empty_sets_are_errors():
         LabelSet(attributes=("a", "a"))
     with pytest.raises(ValueError, match="not in attributes"):
         LabelSet(attributes=("a",), category_attributes={"x": ("b",)})
+    with pytest.raises(ValueError, match=r"single names \['b'\], not in attributes"):
+        LabelSet(attributes=("a",), single=("b",))
     assert LABELS.index("Fit") == 1
     assert "Fit" in LABELS
     assert len(LABELS) == 3

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pipelines.labelled import DecodePictures, learn_labels, open_labelled
+from pipelines.recipe import LabelConfig
 from pipelines.storage import Storage
 from pipelines.train.feed import Feed, FeedConfig
 from ulsdram_core.hiding import Hiding
@@ -40,7 +41,7 @@ def feed(table, rows, small_recipe):
         seed=5,
         rank=0,
     )
-    labels = learn_labels(table, min_count=1, with_categories=False)
+    labels = learn_labels(table, LabelConfig())
     return Feed(config, table, TextProcessor(tokenizer, small_recipe.text), labels)
 
 

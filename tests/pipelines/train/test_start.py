@@ -12,6 +12,7 @@ from pipelines.storage import Storage
 from pipelines.train.start import check_output, starting_model
 from ulsdram_core.checkpoint import save_model
 from ulsdram_core.errors import CheckpointError
+from ulsdram_core.labels import SINGLE_SUPPORT
 
 
 def opened(data, recipe, **options):
@@ -71,6 +72,28 @@ def test_range_and_scope_come_from_the_recipe(model, demo_data, small_overrides)
     assert parts.config.range.threshold == 0.2
     assert parts.config.scope_to_category
     assert parts.labels.category_attributes
+
+
+def test_attributes_with_one_value_are_learned_anew(demo_data, small_overrides, tmp_path):
+    frame = pl.read_parquet(demo_data / "train")
+    (tmp_path / "train").mkdir()
+    many_times = pl.concat([frame.head(20)] * SINGLE_SUPPORT)
+    many_times.write_parquet(tmp_path / "train" / "0.parquet")
+    plain = load_recipe("tiny", small_overrides)
+    recipe = load_recipe("tiny", [*small_overrides, "labels.learn_single=true"])
+    known = starting_model(recipe, opened(demo_data, recipe))
+    assert known.labels.single == ()  # too few products to tell
+    unseen = known.labels.attributes[-1]
+    known.labels = known.labels.model_copy(update={"single": (unseen,)})
+    save_model(known, tmp_path / "model")
+    told = {"init_from": Storage.of(tmp_path / "model")}
+    table = opened(tmp_path, recipe)
+    learned = starting_model(recipe, table).labels
+    assert "brand" in learned.single
+    assert unseen not in learned
+    warm = starting_model(recipe, table, **told).labels
+    assert set(warm.single) == {*learned.single, unseen}
+    assert starting_model(plain, table, **told).labels.single == ()
 
 
 def test_corrections_reach_the_label_set(demo_data, small_recipe, tmp_path):
