@@ -3,12 +3,15 @@
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from ulsdram_core.averaging import WeightMean
 from ulsdram_core.batch import Example, collate
 from ulsdram_core.hiding import Hiding
 from ulsdram_core.losses import ExtractionLoss, LossConfig
@@ -42,6 +45,11 @@ class FitConfig(BaseModel):
         description="share of words hidden in training, so that values never seen are told by "
         "what stands around them",
     )
+    average: bool = Field(
+        False,
+        description="validate and save the running mean of the weights; with optim.schedule = "
+        "constant it is better than the last step of a decay where labels are noisy",
+    )
     seed: int = Field(0, ge=0, description="seed of initialisation, order and dropout")
     precision: PrecisionChoice = Field("auto", description="auto: bf16 where it is fast")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="optimiser")
@@ -50,6 +58,10 @@ class FitConfig(BaseModel):
     def hiding(self, tokenizer: PreTrainedTokenizerFast) -> Hiding:
         """Return what hides pictures and units of texts cut by `tokenizer`."""
         return Hiding.of(self.picture_dropout, self.unit_dropout, tokenizer)
+
+    def weight_mean(self, model: nn.Module) -> WeightMean | None:
+        """Return what follows the model's weights, if they are to be averaged."""
+        return WeightMean(model) if self.average else None
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,7 @@ def fit(
     size = parts.config.image.size if parts.config.image else 1
     hide = config.hiding(parts.tokenizer)
     lengths = [len(example.window.piece_ids) for example in examples]
+    mean, num_done = config.weight_mean(model), 0
     for number in range(1, config.epochs + 1):
         model.train()
         results: list[StepResult] = []
@@ -107,7 +120,13 @@ def fit(
             torch.manual_seed(chance.initial_seed())
             batch = collate([examples[i] for i in indices], picture_size=size)
             results.append(step([hide(batch, chance).to(device)]))
+            num_done += 1
+            if mean is not None:
+                mean.update(num_done)
         model.eval()
         loss = sum(r.loss * r.num_terms for r in results) / sum(r.num_terms for r in results)
         log.info("epoch %d of %d: loss %.4f", number, config.epochs, loss)
-        yield Epoch(number, loss)
+        with mean.applied() if mean is not None else nullcontext():
+            yield Epoch(number, loss)
+    if mean is not None:
+        mean.copy_to_model()

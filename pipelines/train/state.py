@@ -13,11 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ulsdram_core.averaging import WeightMean
 from ulsdram_core.errors import CheckpointError
 
-WEIGHTS, BEST, MOMENTS, PROGRESS = (
+WEIGHTS, BEST, MEAN, MOMENTS, PROGRESS = (
     "model.safetensors",
     "best.safetensors",
+    "mean.safetensors",
     "optimizer.safetensors",
     "progress.json",
 )
@@ -56,9 +58,12 @@ def save_state(
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     progress: Progress,
+    mean: WeightMean | None = None,
 ) -> None:
     """Write a checkpoint into an empty folder."""
     save_tensors(folder, model=model, best=best, optimizer=optimizer)
+    if mean is not None:
+        save_file(mean.state_dict(), folder / MEAN)
     (folder / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
 
 
@@ -77,12 +82,19 @@ def save_tensors(
 
 
 def load_state(
-    folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: LambdaLR
+    folder: Path,
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: LambdaLR,
+    mean: WeightMean | None = None,
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Restore what `save_state` wrote; returns the progress and the best weights."""
     try:
         progress = Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        if mean is not None:
+            mean.load_state_dict(load_file(folder / MEAN))
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be restored: {error}") from error
     best = load_tensors(folder, model=model, optimizer=optimizer)
     schedule.load_state_dict({**schedule.state_dict(), "last_epoch": progress.step})

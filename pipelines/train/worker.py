@@ -3,6 +3,7 @@
 import logging
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Worker:
         parts.model.to(self.device)
         self.optimizer, self.schedule = optim.build(parts.model, self.num_steps)
         self.best = state_of(parts.model)
+        self.mean = self.recipe.fit.weight_mean(parts.model)
         self.log = TrainLog(settings.output, scratch, self.num_steps)
         self._restore()
         self.step = TrainStep(
@@ -114,6 +116,7 @@ class Worker:
                     model=self.parts.model,
                     optimizer=self.optimizer,
                     schedule=self.schedule,
+                    mean=self.mean,
                 )
             log.info("resuming at epoch %d step %d", self.progress.epoch, self.progress.step)
         self.log.resume(self.progress)
@@ -156,6 +159,8 @@ class Worker:
         progress = self.progress
         progress.step += 1
         progress.epoch_step += 1
+        if self.mean is not None:
+            self.mean.update(progress.step)
         self.log.step(
             progress,
             {
@@ -170,15 +175,8 @@ class Worker:
     def _finish_epoch(self) -> None:
         progress = self.progress
         self.parts.model.eval()
-        figures = self._validate()
-        progress.history.append({"epoch": progress.epoch, **figures})
-        self.log.epoch(progress, figures)
-        if figures["f1"] > progress.best_f1:
-            progress.best_f1, progress.best_epoch = figures["f1"], progress.epoch
-            progress.stale_epochs = 0
-            self.best = state_of(self.parts.model)
-        else:
-            progress.stale_epochs += 1
+        with self.mean.applied() if self.mean is not None else nullcontext():
+            figures = self._score_epoch()
         patience = self.recipe.run.patience
         impatient = patience is not None and progress.stale_epochs >= patience
         progress.finished = impatient or progress.epoch >= self.recipe.fit.epochs
@@ -191,6 +189,20 @@ class Worker:
         progress.epoch += 1
         progress.epoch_step = 0
         self._report()
+
+    def _score_epoch(self) -> dict[str, float]:
+        """Validate the model as it is, and keep its weights if it is the best so far."""
+        progress = self.progress
+        figures = self._validate()
+        progress.history.append({"epoch": progress.epoch, **figures})
+        self.log.epoch(progress, figures)
+        if figures["f1"] > progress.best_f1:
+            progress.best_f1, progress.best_epoch = figures["f1"], progress.epoch
+            progress.stale_epochs = 0
+            self.best = state_of(self.parts.model)
+        else:
+            progress.stale_epochs += 1
+        return figures
 
     def _validate(self) -> dict[str, float]:
         """Score the validation split; each worker takes every world-size-th batch."""
@@ -229,6 +241,7 @@ class Worker:
                 best=self.best,
                 optimizer=self.optimizer,
                 progress=progress,
+                mean=self.mean,
             ),
         )
 

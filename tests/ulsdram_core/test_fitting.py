@@ -43,6 +43,22 @@ def test_the_loss_falls(trained):
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_the_mean_of_the_weights_is_what_remains(trained):
+    plain, averaged = trained(epochs=3), trained(epochs=3, average=True)
+    assert averaged[0] == plain[0], "training itself goes its way"
+    assert not all(torch.equal(plain[1][name], averaged[1][name]) for name in plain[1])
+
+
+def test_an_epoch_is_judged_by_the_mean(config_of, labels, tokenizer, products, examples_of):
+    torch.manual_seed(0)
+    parts = assemble(config_of("none"), labels, tokenizer)
+    config = FitConfig(epochs=2, batch_size=4, precision="fp32", average=True)
+    shown = []
+    for _ in fit(parts, examples_of(parts, products), config):
+        shown.append({name: p.clone() for name, p in parts.model.state_dict().items()})
+    assert_close(parts.model.state_dict(), shown[-1], rtol=0, atol=0)
+
+
 def test_no_examples_is_a_clear_error(config_of, labels, tokenizer):
     parts = assemble(config_of("none"), labels, tokenizer)
     with pytest.raises(ValueError, match="no examples"):

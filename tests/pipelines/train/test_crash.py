@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from killed_run import finish, kill_and_continue, losses, start, wait_for_step
+from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -15,7 +17,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 @pytest.fixture(scope="module")
 def command(demo_data, small_overrides):
     """Starts the run into a folder."""
-    overrides = [*small_overrides, "run.checkpoint_steps=2", "run.pool_batches=2"]
+    changes = ["run.checkpoint_steps=2", "run.pool_batches=2", "fit.average=true"]
+    overrides = [*small_overrides, *changes]
     return lambda out: start("train.py", "tiny", demo_data, out, overrides)
 
 
@@ -23,15 +26,21 @@ def command(demo_data, small_overrides):
 def unbroken(command, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken") / "out"
     finish(command(out))
-    return losses(out)
+    return out
 
 
 @pytest.mark.parametrize("step", [1, 5, 9])
 def test_a_killed_driver_is_continued(command, unbroken, tmp_path, step):
     out = tmp_path / "out"
-    kill_and_continue(command, out, step=step, unbroken=unbroken)
+    expected = losses(unbroken)
+    kill_and_continue(command, out, step=step, unbroken=expected)
     stored = json.loads((out / "model" / "metrics.json").read_text(encoding="utf-8"))
-    assert stored["steps"] == len(unbroken)
+    assert stored["steps"] == len(expected)
+    # The mean of the weights goes on, too.
+    weights, unbroken_weights = (
+        load_file(f / "model" / "model.safetensors") for f in (out, unbroken)
+    )
+    torch.testing.assert_close(weights, unbroken_weights, rtol=0, atol=1e-4)
 
 
 def test_a_killed_worker_is_replaced(command, unbroken, tmp_path):
@@ -48,7 +57,7 @@ def test_a_killed_worker_is_replaced(command, unbroken, tmp_path):
     assert pids, "no train worker to kill"
     os.kill(pids[0], signal.SIGKILL)
     finish(process)
-    assert losses(out) == pytest.approx(unbroken, abs=1e-4)
+    assert losses(out) == pytest.approx(losses(unbroken), abs=1e-4)
 
 
 def _workers_below(root: int) -> list[int]:

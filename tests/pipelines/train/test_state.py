@@ -3,6 +3,7 @@ import torch
 
 from pipelines.train.start import extractor_config
 from pipelines.train.state import PROGRESS, Progress, load_state, save_state, state_of
+from ulsdram_core.averaging import WeightMean
 from ulsdram_core.batch import collate
 from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.errors import CheckpointError
@@ -65,6 +66,28 @@ def test_a_restored_run_repeats_the_unbroken_one(run, tmp_path):
     assert (progress.epoch, progress.epoch_step, progress.step) == (2, 1, 5)
     assert all(torch.equal(best[name], restored[name]) for name in best)
     assert losses(after, 5, NUM_STEPS) == pytest.approx(unbroken[5:], abs=1e-6)
+
+
+def test_a_restored_mean_is_the_unbroken_one(run, tmp_path):
+    build, losses = run
+    step = build()
+    mean = WeightMean(step.model)
+    for number in range(3):
+        losses(step, number, number + 1)
+        mean.update(number + 1)
+    parts = {"model": step.model, "optimizer": step.optimizer, "mean": mean}
+    save_state(tmp_path, **parts, best=state_of(step.model), progress=Progress(step=3))
+    after = build()
+    restored = WeightMean(after.model)
+    load_state(
+        tmp_path,
+        model=after.model,
+        optimizer=after.optimizer,
+        schedule=after.schedule,
+        mean=restored,
+    )
+    for name, value in mean.state_dict().items():
+        assert torch.equal(restored.state_dict()[name], value)
 
 
 def test_no_checkpoint_file_is_a_pickle(run, tmp_path):
