@@ -1,6 +1,6 @@
 """The model card: what a model is, what it was trained on, how good it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.recipe import Recipe
@@ -15,8 +15,6 @@ def model_card(parts: ModelParts, recipe: Recipe, summary: Mapping[str, Any]) ->
     if model.image_encoder is not None and recipe.image is not None:
         size = recipe.image.size
         picture = f"{model.image_encoder.architecture}, {size}x{size} pixels"
-    names = ", ".join(parts.labels.attributes[:40])
-    more = len(parts.labels) - 40
     sweep = "\n".join(
         f"| {row['threshold']:.2f} | {100 * row['precision']:.2f} | {100 * row['recall']:.2f} "
         f"| {100 * row['f1']:.2f} |"
@@ -31,7 +29,8 @@ def model_card(parts: ModelParts, recipe: Recipe, summary: Mapping[str, Any]) ->
 | pictures | {picture} |
 | fusion, policy, tagger | {model.fusion.kind}, {model.policy.kind}, {model.tagger.kind} |
 | text columns | {", ".join(recipe.text.sources)} |
-| attributes | {len(parts.labels)}: {names}{f" and {more} more" if more > 0 else ""} |
+| attributes | {_listed(parts.labels.attributes)} |
+| of these with one value per product | {_listed(parts.labels.single)} |
 | epochs, steps | {summary["epochs"]}, {summary["steps"]} |
 | seed | {recipe.fit.seed} |
 | validation precision, recall, F1 | {100 * valid["precision"]:.2f}, {100 * valid["recall"]:.2f}, \
@@ -49,3 +48,9 @@ Range threshold on the validation split:
 |---|---|---|---|
 {sweep}
 """
+
+
+def _listed(names: Sequence[str], most: int = 40) -> str:
+    more = len(names) - most
+    told = ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    return f"{len(names)}: {told}" if names else "none"
