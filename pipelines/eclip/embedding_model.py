@@ -57,6 +57,7 @@ class EclipFolder(ModelFolder):
 class _LoadedEclip:
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
+        self.model_id = embedder.parts.model_id()
 
     def extract_decoded(self, products: Sequence[DecodedRow]) -> list[Extraction]:
         vectors = self._embedder.embed(

@@ -62,7 +62,9 @@ class LocalExecutor:
             except Exception as error:  # noqa: BLE001 - the quarantine boundary
                 waves.failed(chunk, failure_of(error))
                 continue
-            model = model or stages.model.load()
+            if model is None:
+                model = stages.model.load()
+                stages.check_model(model.model_id)
             for batch in batches:
                 _extract(model, batch, waves, stages)
             waves.completed(chunk)

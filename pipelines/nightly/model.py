@@ -42,6 +42,10 @@ class ModelFacts:
 class LoadedModel(Protocol):
     """A model in this process."""
 
+    @property
+    def model_id(self) -> str:
+        """Fingerprint of what was loaded."""
+
     def extract_decoded(self, products: Sequence[DecodedRow]) -> list[Extraction]:
         """One extraction per product, in order."""
 

@@ -83,6 +83,7 @@ class ModelFolder:
 class _LoadedFolder:
     def __init__(self, extractor: Extractor) -> None:
         self._extractor = extractor
+        self.model_id = extractor.model_id
 
     def extract_decoded(self, products: Sequence[DecodedRow]) -> list[Extraction]:
         return self._extractor.extract_decoded(

@@ -87,9 +87,9 @@ class ModelWorker:
         self._stages = stages
         self._model = stages.model.load()
 
-    def ready(self) -> bool:
-        """Answers once the model is loaded."""
-        return True
+    def ready(self) -> str:
+        """Answers with the model's id once it is loaded."""
+        return self._model.model_id
 
     def extract(self, batch: DecodedBatch) -> Done | Failure:
         """Table rows of a batch, or why there are none."""
@@ -327,7 +327,7 @@ class _Loop:
 
     def _started(self, worker: _Worker) -> None:
         try:
-            ray.get(worker.starting)
+            self._stages.check_model(ray.get(worker.starting))
             worker.starting = None
             self._has_started = True
         except RayError as error:

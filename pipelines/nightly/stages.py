@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipelines.command import RunFailedError
 from pipelines.nightly.chunks import Chunk
 from pipelines.nightly.decode import DecodedBatch, DecodeSettings, read_part
 from pipelines.nightly.model import LoadedModel, ModelSource
@@ -25,6 +26,14 @@ class Stages:
     model: ModelSource
     stamp: RowStamp
     normalizer: Normalizer | None = None
+
+    def check_model(self, model_id: str) -> None:
+        """Refuse a loaded model that was put in the place of the one planned for."""
+        if model_id != self.stamp.model_id:
+            raise RunFailedError(
+                f"loaded model {model_id}, expected {self.stamp.model_id}, which this night was "
+                "planned for: the model was replaced while the night ran; run again"
+            )
 
 
 def extract_batch(model: LoadedModel, batch: DecodedBatch, stages: Stages) -> Done:

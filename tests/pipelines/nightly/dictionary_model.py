@@ -30,6 +30,7 @@ class DictionarySource:
 
     version: str = "1"
     uses_pictures: bool = True
+    put_in_place: str = ""  # the version that is found when the model is loaded
     loads: str = ""  # a file that gets a line whenever the model is loaded
     die_once: str = ""
     cost: float = 0.0  # seconds of computing per product
@@ -48,6 +49,7 @@ class DictionarySource:
 class DictionaryModel:
     def __init__(self, source: DictionarySource) -> None:
         self._source = source
+        self.model_id = f"dictionary-{source.put_in_place or source.version}"
 
     def extract_decoded(self, products: Sequence[DecodedRow]) -> list[Extraction]:
         if self._source.die_once and not Path(self._source.die_once).exists():

@@ -234,6 +234,13 @@ def test_a_file_that_changed_behind_its_time_and_size_is_found_out(lake, output,
     assert len(extractions(output)) == 90
 
 
+def test_a_model_replaced_since_the_plan_is_not_used(lake, output, run_night):
+    with pytest.raises(RunFailedError, match="loaded model dictionary-2, expected dictionary-1"):
+        run_night(lake, model=DictionarySource(put_in_place="2"))
+    assert run_night(lake, model=DictionarySource("2"))["rows_extracted"] == 90
+    assert set(extractions(output)["model_id"]) == {"dictionary-2"}
+
+
 def test_plan_only_changes_nothing(lake, output):
     job = NightlyJob(DictionarySource(), output, small_config(estimate={"cost_per_hour": 3.0}))
     plan = job.plan_only(NightlyRequest((str(lake),), limit=50))

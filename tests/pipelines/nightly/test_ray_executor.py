@@ -81,6 +81,15 @@ def test_a_model_that_cannot_load_fails_the_run(run_night, tmp_path):
         run_night(lake, config=small_config(**RAY), model=model)
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_model_replaced_since_the_plan_fails_the_run(run_night, tmp_path):
+    lake = write_files(tmp_path / "in", products(20))
+    model = DictionarySource(put_in_place="2")
+    with pytest.raises(RunFailedError, match="the model was replaced while the night ran"):
+        run_night(lake, config=small_config(**RAY), model=model)
+
+
 @pytest.mark.parametrize(
     ("cluster", "config", "expected"),
     [
