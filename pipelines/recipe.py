@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.overrides import apply_override
 from pipelines.tables import Columns
@@ -70,9 +70,24 @@ class CalibrationConfig(BaseModel):
     choose_threshold: bool = Field(
         False, description="take the S_thr with the best validation F1 instead of the recipe's"
     )
+    choose_confidence: bool = Field(
+        False,
+        description="instead of S_thr, settle the lowest confidence of a value by the best "
+        "validation F1; attributes are then left to pass with a score of .1",
+    )
     target_precision: float | None = Field(
         None, gt=0, lt=1, description="precision each attribute's values must reach"
     )
+
+    @model_validator(mode="after")
+    def _settles_once(self) -> "CalibrationConfig":
+        others = self.choose_threshold or self.target_precision is not None
+        if self.choose_confidence and others:
+            raise ValueError(
+                "choose_confidence stands beside choose_threshold or target_precision, expected "
+                "one rule for what is extracted; keep one"
+            )
+        return self
 
 
 class Recipe(BaseModel):

@@ -141,6 +141,27 @@ def choose_thresholds(
     }
 
 
+def confidence_sweep(
+    confidence: Sequence[float], correct: Sequence[bool], num_gold: int, limits: Sequence[float]
+) -> list[dict[str, float]]:
+    """Precision, recall and F1 of the values whose confidence is at least each of `limits`."""
+    scores = np.asarray(confidence, dtype=np.float64)
+    is_correct = np.asarray(correct, dtype=bool)
+    rows = []
+    for limit in limits:
+        kept = scores >= limit
+        num_kept, num_correct = int(kept.sum()), int((kept & is_correct).sum())
+        rows.append(
+            {
+                "confidence": limit,
+                "precision": num_correct / num_kept if num_kept else 0.0,
+                "recall": num_correct / num_gold if num_gold else 0.0,
+                "f1": 2 * num_correct / (num_kept + num_gold) if num_kept + num_gold else 0.0,
+            }
+        )
+    return rows
+
+
 def _wilson_lower(precision: np.ndarray, num_kept: np.ndarray, certainty: float) -> np.ndarray:
     if not 0.5 <= certainty < 1.0:
         raise ValueError(f"certainty is {certainty}, expected .5 up to, not including, 1")

@@ -1,6 +1,6 @@
 """The model card: what a model is, what it was trained on, how good it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipelines.recipe import Recipe
@@ -37,6 +37,7 @@ def model_card(parts: ModelParts, recipe: Recipe, summary: Mapping[str, Any]) ->
 {100 * valid["f1"]:.2f} (epoch {valid["epoch"]:.0f}) |
 | calibration error | {100 * summary["calibration_error"]:.2f} |
 | range threshold | {summary["threshold"]} |
+| lowest confidence of a value | {_limit(parts.config.thresholds.value.values())} |
 
 Values are spans copied from the text; what the text does not say is never extracted. Figures are
 for validation products drawn like the training products; other catalogues need their own check
@@ -54,3 +55,10 @@ def _listed(names: Sequence[str], most: int = 40) -> str:
     more = len(names) - most
     told = ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
     return f"{len(names)}: {told}" if names else "none"
+
+
+def _limit(limits: Collection[float]) -> str:
+    found = sorted(set(limits))
+    if not found:
+        return "none"
+    return f"{found[0]}" if len(found) == 1 else "by attribute, see config.json"

@@ -25,7 +25,7 @@ from pipelines.labelled import (
     warn_of_no_pictures,
     warn_of_unread_gold,
 )
-from pipelines.recipe import Recipe, dump_recipe
+from pipelines.recipe import CalibrationConfig, Recipe, dump_recipe
 from pipelines.storage import Storage
 from pipelines.train.card import model_card
 from pipelines.train.runs import (
@@ -38,7 +38,7 @@ from pipelines.train.runs import (
 from pipelines.train.start import check_output, starting_model
 from pipelines.train.state import BEST, PROGRESS, Progress
 from pipelines.train.worker import train_worker
-from ulsdram_core.calibration import ThresholdChoice, choose_thresholds
+from ulsdram_core.calibration import ThresholdChoice, choose_thresholds, confidence_sweep
 from ulsdram_core.checkpoint import save_model
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import OFF, ModelParts, Thresholds
@@ -83,7 +83,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
         random_init=request.random_init,
     )
     counts = _counted(tables.values()) if request.corrections else {}
-    fingerprint = run_fingerprint(request, tables)
+    training, fingerprint = run_fingerprints(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
         log.info("%s already holds this run's model; --restart trains again", request.output.uri)
@@ -92,7 +92,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
         put_folder(partial(save_model, start), place, Path(scratch))
-        checkpoint = run_workers(train_worker, request, tables, place, fingerprint)
+        checkpoint = run_workers(train_worker, request, tables, place, training)
         parts, progress = _best_model(start, checkpoint)
         evaluation = _calibrate(request, parts, tables["valid"], Path(scratch))
         summary = _summary(request, parts, progress, evaluation)
@@ -135,8 +135,8 @@ def _open(request: TrainRequest, split: str, corrections: Corrections) -> Labell
     )
 
 
-def run_fingerprint(request: TrainRequest, tables: Mapping[str, LabelledTable]) -> str:
-    """Identify the run by all that changes its result."""
+def run_fingerprints(request: TrainRequest, tables: Mapping[str, LabelledTable]) -> tuple[str, str]:
+    """Identify what is trained, and what is made of it: another calibration trains nothing."""
     corrections = request.corrections.read_bytes() if request.corrections else b""
     words = [
         model_version(request.init_from),
@@ -145,7 +145,12 @@ def run_fingerprint(request: TrainRequest, tables: Mapping[str, LabelledTable]) 
         request.num_workers,
         request.random_init,
     ]
-    return fingerprint_of(dump_recipe(request.recipe), tables.values(), words)
+    recipe = request.recipe
+    uncalibrated = recipe.model_copy(update={"calibration": CalibrationConfig()})
+    training, whole = (
+        fingerprint_of(dump_recipe(kind), tables.values(), words) for kind in (uncalibrated, recipe)
+    )
+    return training, whole
 
 
 def _best_model(parts: ModelParts, checkpoint: Path) -> tuple[ModelParts, Progress]:
@@ -165,18 +170,39 @@ def _calibrate(
     put_folder(partial(save_model, parts), draft, scratch)
     evaluation = evaluate_table(draft, valid, recipe.image, sweep=True, num_workers=1)
     draft.delete()
+    limits: dict[str, float] = {}
     if recipe.calibration.choose_threshold:
         best = max(evaluation.sweep.compute(), key=lambda row: row["f1"])
-        chosen = parts.config.range.model_copy(update={"threshold": best["threshold"]})
-        parts.config = parts.config.model_copy(update={"range": chosen})
+        _settle_range(parts, best["threshold"])
+    if recipe.calibration.choose_confidence:
+        best = max(_confidence_sweep(evaluation), key=lambda row: row["f1"])
+        _settle_range(parts, SWEEP[0])
+        limits = dict.fromkeys(parts.labels.attributes, best["confidence"])
     target = recipe.calibration.target_precision
     if target is not None:
         rows = evaluation.metrics.tag.compute()["per_attribute"]
         gold = {name: row["gold"] for name, row in rows.items()}
         choices = choose_thresholds(evaluation.judged, gold, target, certainty=CERTAINTY)
         limits = value_limits(choices, parts.labels)
+    if limits:
         parts.config = parts.config.model_copy(update={"thresholds": Thresholds(value=limits)})
     return evaluation
+
+
+def _settle_range(parts: ModelParts, threshold: float) -> None:
+    chosen = parts.config.range.model_copy(update={"threshold": threshold})
+    parts.config = parts.config.model_copy(update={"range": chosen})
+
+
+def _confidence_sweep(evaluation: Evaluation) -> list[dict[str, float]]:
+    """Score every lowest confidence of the grid, 0 for all values included."""
+    judged = evaluation.judged
+    return confidence_sweep(
+        [value.confidence for value in judged],
+        [value.correct for value in judged],
+        evaluation.sweep.gold,
+        (0.0, *SWEEP),
+    )
 
 
 def value_limits(
@@ -209,6 +235,7 @@ def _summary(
         "attributes": len(parts.labels),
         "threshold": parts.config.range.threshold,
         "threshold_sweep": sweep,
+        "confidence_sweep": _confidence_sweep(evaluation),
         "value_thresholds": parts.config.thresholds.value,
         "calibration_error": evaluation.metrics.compute()["calibration"]["ece"],
         "workers": request.num_workers,

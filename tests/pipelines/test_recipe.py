@@ -82,3 +82,10 @@ def test_a_broken_file_is_named(tmp_path):
     path.write_text("[model", encoding="utf-8")
     with pytest.raises(ValueError, match="is not TOML"):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize("other", ["choose_threshold=true", "target_precision=0.9"])
+def test_one_rule_settles_what_is_extracted(other):
+    overrides = ["calibration.choose_confidence=true", f"calibration.{other}"]
+    with pytest.raises(ValueError, match="expected one rule for what is extracted; keep one"):
+        load_recipe("tiny", overrides)

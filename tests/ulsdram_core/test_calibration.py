@@ -12,6 +12,7 @@ from ulsdram_core.calibration import (
     CalibrationMetric,
     choose_threshold,
     choose_thresholds,
+    confidence_sweep,
 )
 
 
@@ -114,3 +115,10 @@ def test_threshold_equals_trying_all(values, target):
     good = [t for t in set(confidence.tolist()) if correct[confidence >= t].mean() >= target]
     choice = choose_threshold(confidence, correct, len(values), target)
     assert (choice.threshold if choice else None) == min(good, default=None)
+
+
+def test_a_sweep_counts_the_values_at_least_that_sure():
+    rows = confidence_sweep([0.9, 0.6, 0.6, 0.2], [True, True, False, False], 4, (0.0, 0.6, 0.95))
+    found = [(r["confidence"], r["precision"], r["recall"], round(r["f1"], 3)) for r in rows]
+    assert found == [(0.0, 0.5, 0.5, 0.5), (0.6, 2 / 3, 0.5, 0.571), (0.95, 0.0, 0.0, 0.0)]
+    assert confidence_sweep([], [], 0, (0.5,))[0]["f1"] == 0.0

@@ -5,12 +5,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.corrections import COLUMNS, read_corrections
-from pipelines.evaluate import evaluate_table
+from pipelines.evaluate import SWEEP, evaluate_table
 from pipelines.evaluate_job import EvaluateRequest, evaluate
 from pipelines.labelled import TableError, open_labelled
+from pipelines.recipe import CalibrationConfig
 from pipelines.storage import Storage
 from pipelines.train import job
-from pipelines.train.job import TrainRequest, run_fingerprint, train
+from pipelines.train.job import TrainRequest, run_fingerprints, train
 from pipelines.train.runs import finished_summary
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.metrics import ExtractionMetrics
@@ -152,5 +153,20 @@ def test_corrections_change_the_run(trained, demo_data, small_recipe, tmp_path):
         uses_pictures=True,
         corrections=corrections,
     )
-    fingerprint = run_fingerprint(changed, {"train": table})
+    _, fingerprint = run_fingerprints(changed, {"train": table})
     assert finished_summary(changed.output, fingerprint) is None
+
+
+@pytest.mark.slow
+def test_another_calibration_trains_nothing(trained, small_recipe):
+    request, summary = trained
+    logged = request.output.join("metrics.jsonl").read_bytes()
+    calibration = CalibrationConfig(choose_confidence=True)
+    recipe = small_recipe.model_copy(update={"calibration": calibration})
+    found = train(TrainRequest(recipe, request.data, request.output))
+    assert request.output.join("metrics.jsonl").read_bytes() == logged
+    assert (found["steps"], found["history"]) == (summary["steps"], summary["history"])
+    best = max(summary["confidence_sweep"], key=lambda row: row["f1"])
+    assert set(found["value_thresholds"].values()) == {best["confidence"]}
+    assert found["threshold"] == SWEEP[0]
+    assert train(request)["model_id"] == summary["model_id"]

@@ -4,9 +4,11 @@ import math
 
 import pytest
 
+from pipelines.recipe import CalibrationConfig
 from pipelines.storage import Storage
-from pipelines.train.job import TrainRequest, run_fingerprint, value_limits
+from pipelines.train.job import TrainRequest, run_fingerprints, value_limits
 from ulsdram_core.calibration import ThresholdChoice
+from ulsdram_core.fitting import FitConfig
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import Thresholds
 
@@ -22,7 +24,7 @@ def model(tmp_path):
 
 def fingerprint(recipe, **starts):
     nowhere = Storage.of("/nowhere")
-    return run_fingerprint(TrainRequest(recipe, nowhere, nowhere, **starts), {})
+    return run_fingerprints(TrainRequest(recipe, nowhere, nowhere, **starts), {})[1]
 
 
 @pytest.mark.parametrize("start", ["init_from", "init_encoders"])
@@ -33,6 +35,20 @@ def test_other_weights_at_the_same_place_make_another_run(small_recipe, model, s
     assert fingerprint(small_recipe, **{start: model}) == known
     model.join("model.safetensors").write_bytes(b"other")
     assert fingerprint(small_recipe, **{start: model}) != known
+
+
+def test_another_calibration_is_the_same_training(small_recipe):
+    nowhere = Storage.of("/nowhere")
+    chosen = small_recipe.model_copy(
+        update={"calibration": CalibrationConfig(target_precision=0.9)}
+    )
+    longer = small_recipe.model_copy(update={"fit": FitConfig(epochs=9)})
+    (known, whole), (same, other), (trained, _) = (
+        run_fingerprints(TrainRequest(recipe, nowhere, nowhere), {})
+        for recipe in (small_recipe, chosen, longer)
+    )
+    assert known == same != trained
+    assert whole != other
 
 
 def test_what_a_model_is_used_for_makes_another_run(small_recipe, model):
