@@ -109,6 +109,16 @@ class Recipe(BaseModel):
     )
     columns: Columns = Field(default_factory=Columns, description="columns of the products table")
 
+    @model_validator(mode="after")
+    def _loss_fits(self) -> "Recipe":
+        kind = self.model.fusion.kind
+        if self.fit.loss.alignment_weight and kind != "tir":
+            raise ValueError(
+                f"fit.loss.alignment_weight trains TIR, found model.fusion.kind {kind!r}; add "
+                "--set fit.loss.alignment_weight=0, or set model.fusion.kind to 'tir'"
+            )
+        return self
+
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by the name of a shipped one or by path, with `a.b=value` overrides."""

@@ -70,6 +70,7 @@ def test_overrides_reach_nested_values():
         ("tiny", ["fit.epochs"], "expected key=value"),
         ("tiny", ["fit.epochs.x=3"], "epochs is a value, not a section"),
         ("tiny", ["model.head=none"], "expected head 'paper' or 'released'"),
+        ("tiny", ["model.fusion.kind=concat"], "trains TIR, found model.fusion.kind 'concat'"),
     ],
 )
 def test_a_wrong_recipe_is_named(name, overrides, message):

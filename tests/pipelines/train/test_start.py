@@ -34,7 +34,10 @@ def model(demo_data, small_recipe, tmp_path_factory):
     return Storage.of(folder)
 
 
-TEXT_ONLY = ["image=null", "model.image_encoder=null", "model.fusion.kind=none"]
+TEXT_ONLY = [
+    "image=null", "model.image_encoder=null", "model.fusion.kind=none",
+    "fit.loss.alignment_weight=0",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
