@@ -1,6 +1,7 @@
 """What do pictures add on labelled products? Text only beside TIR + PAR, several seeds.
 
     python tests/benchmarks/picture_gain.py --data DATA --epochs 5 --seeds 3
+    python tests/benchmarks/picture_gain.py --data DATA --model MODEL  # score a trained one
 
 DATA is a prepared folder (train/ valid/ test/). Encoders start from scratch. Scores TAG-F1 of the
 chosen split over all products, over titles that name two or more colours, and over the colour
@@ -80,6 +81,15 @@ def score(extractor: Extractor, products: Sequence[Product], colors: set[str]) -
     return {name: 100 * metric.compute()["micro"]["f1"] for name, metric in metrics.items()}
 
 
+def score_model(arguments: argparse.Namespace) -> dict[str, float]:
+    """Score a model directory on the chosen split."""
+    extractor = Extractor.load(arguments.model)
+    sees = extractor.config.image is not None
+    scored = load(arguments.data, arguments.split, pictures=sees, limit=None)
+    labelled = load(arguments.data, "train", pictures=False, limit=arguments.limit)
+    return score(extractor, scored, color_words(labelled))
+
+
 def main() -> None:
     """Train and score every system with every seed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,7 +100,11 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS))
+    parser.add_argument("--model", type=Path, help="score this model directory, train nothing")
     arguments = parser.parse_args()
+    if arguments.model:
+        print(json.dumps(score_model(arguments)))
+        return
     budget = Budget(arguments.epochs, batch_size=64, hidden=arguments.hidden, vocab_size=8000)
     report = {}
     for name in arguments.systems:
