@@ -3,7 +3,7 @@
 Axes: B windows, C attributes, N rows (pairs, or windows without a policy), U units.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -101,7 +101,7 @@ def merge_repeats(values: Sequence[Value]) -> tuple[Value, ...]:
     return tuple(values[place] for place in sorted(best.values()))
 
 
-def keep_single(values: Sequence[Value], single: Collection[str]) -> tuple[Value, ...]:
+def keep_single(values: Sequence[Value], single: Set[str]) -> tuple[Value, ...]:
     """Keep, of each attribute in `single`, the most confident text (case ignored), else the first.
 
     All its mentions stay, and so does the order.

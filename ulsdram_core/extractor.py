@@ -80,6 +80,7 @@ class Extractor:
             [limits.attribute.get(name, default) for name in self.labels.attributes],
             device=self.device,
         )
+        self._single = frozenset(self.labels.single)
         self._model_id: str | None = None
 
     @classmethod
@@ -218,7 +219,7 @@ class Extractor:
         keeps = self.config.thresholds.keeps
         values = [v for v in found.values if keeps(v.attribute, v.confidence)]
         values.sort(key=lambda v: (self.config.text.sources.index(v.source), v.start, v.end))
-        told = keep_single(values, self.labels.single)
+        told = keep_single(values, self._single)
         best_first = sorted(found.range.items(), key=lambda item: (-item[1], item[0]))
         return Extraction(
             product.product_id,

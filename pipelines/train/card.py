@@ -33,7 +33,8 @@ def model_card(parts: ModelParts, recipe: Recipe, summary: Mapping[str, Any]) ->
 | of these with one value per product | {_listed(parts.labels.single)} |
 | epochs, steps | {summary["epochs"]}, {summary["steps"]} |
 | seed | {recipe.fit.seed} |
-| validation precision, recall, F1 | {100 * valid["precision"]:.2f}, {100 * valid["recall"]:.2f}, \
+| validation precision, recall, F1, before calibration | {100 * valid["precision"]:.2f}, \
+{100 * valid["recall"]:.2f}, \
 {100 * valid["f1"]:.2f} (epoch {valid["epoch"]:.0f}) |
 | calibration error | {100 * summary["calibration_error"]:.2f} |
 | range threshold | {summary["threshold"]} |

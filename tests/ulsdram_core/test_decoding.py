@@ -150,10 +150,10 @@ def test_attributes_with_one_value_keep_the_most_confident_text():
         value(attribute="finish", text="matt", start=14, confidence=0.1),
         value(attribute="finish", text="shiny", start=20, confidence=0.2),
     ]
-    assert [v.start for v in keep_single(values, ("color",))] == [4, 9, 14, 20]
-    assert keep_single(values, ()) == tuple(values)
+    assert [v.start for v in keep_single(values, {"color"})] == [4, 9, 14, 20]
+    assert keep_single(values, set()) == tuple(values)
     even = [value(text="blue"), value(text="red", start=5)]
-    assert keep_single(even, ("color",)) == (even[0],)
+    assert keep_single(even, {"color"}) == (even[0],)
 
 
 def test_spans_outside_the_category_are_left_out():

@@ -207,19 +207,21 @@ def test_repeats_are_merged_on_request(extractor_of):
 
 def test_single_attributes_get_one_value(extractor_of):
     product = Product("p", {"title": " ".join(["red cotton shirt"] * 4)})
-    plain = extractor_of("none")
-    name = next(v.attribute for v in plain.extract([product])[0].values)
-    texts = lambda: [  # noqa: E731 - asked before and after
-        v.value.casefold() for v in plain.extract([product])[0].values if v.attribute == name
-    ]
+    parts = extractor_of("none").parts
+    known = parts.model_id()
+    name = next(v.attribute for v in Extractor(parts).extract([product])[0].values)
+
+    def texts():
+        values = Extractor(parts).extract([product])[0].values
+        return [v.value.casefold() for v in values if v.attribute == name]
+
     before = texts()
     assert len(set(before)) > 1
-    known = plain.model_id
-    plain.labels = plain.parts.labels = plain.labels.model_copy(update={"single": (name,)})
+    parts.labels = parts.labels.model_copy(update={"single": (name,)})
     after = texts()
     assert len(set(after)) == 1
     assert after == [text for text in before if text == after[0]]
-    assert plain.parts.model_id() != known
+    assert parts.model_id() != known
 
 
 def mentions(extraction):
