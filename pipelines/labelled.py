@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import ray.data
 
 from pipelines.corrections import Corrections, CorrectionTally
+from pipelines.label_config import LabelConfig
 from pipelines.labelled_columns import (
     TableError,
     picture_columns,
     require_gold,
     require_named,
 )
-from pipelines.recipe import LabelConfig
 from pipelines.storage import Storage
 from pipelines.tables import Columns
 from ulsdram_core.errors import PictureError

@@ -8,6 +8,7 @@ from typing import TypeVar
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipelines.label_config import LabelConfig
 from pipelines.overrides import apply_override
 from pipelines.tables import Columns
 from ulsdram_core.fitting import FitConfig
@@ -19,25 +20,6 @@ from ulsdram_core.text import TextConfig
 RECIPES = Path(__file__).resolve().parents[1] / "jobs" / "recipes"
 TRAINING = "train"
 AnyRecipe = TypeVar("AnyRecipe", bound=BaseModel)
-
-
-class LabelConfig(BaseModel):
-    """Which attributes the model learns."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    min_count: int = Field(1, ge=1, description="products an attribute must occur in")
-    scope_to_category: bool = Field(
-        False, description="extract only attributes seen with the product's category"
-    )
-    learn_single: bool = Field(
-        False,
-        description="extract only the most confident value of attributes that had one value in "
-        "all but 0.1 % of at least 100 training products",
-    )
-    vocab_size: int = Field(
-        8000, ge=100, description="pieces of a tokenizer built from the data (text_encoder tiny)"
-    )
 
 
 class RunConfig(BaseModel):

@@ -115,6 +115,7 @@ def _wait_for(endpoint: str) -> None:
     raise RuntimeError("the S3 server did not start")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what needs Ray in one process: there is one cluster, and each start costs 10 s."""
     for item in items:

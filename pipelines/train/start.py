@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from pipelines.label_config import LabelConfig
 from pipelines.labelled import LabelledTable, TableError, learn_labels
-from pipelines.recipe import LabelConfig, Recipe
+from pipelines.recipe import Recipe
 from pipelines.storage import Storage
 from ulsdram_core.checkpoint import check_model_target, load_model
 from ulsdram_core.eclip.bridge import assemble_from_eclip

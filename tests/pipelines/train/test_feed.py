@@ -3,8 +3,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipelines.label_config import LabelConfig
 from pipelines.labelled import DecodePictures, learn_labels, open_labelled
-from pipelines.recipe import LabelConfig
 from pipelines.storage import Storage
 from pipelines.train.feed import Feed, FeedConfig
 from ulsdram_core.hiding import Hiding
