@@ -1,10 +1,11 @@
 """Could pictures right the colours that the text gets wrong? An upper bound, without TIR.
 
-    python tests/benchmarks/picture_limit.py --data DATA --model MODEL
+    python tests/benchmarks/picture_limit.py --data DATA --model MODEL [--fine-tune EPOCHS]
 
 DATA is a prepared folder, MODEL a text-only model trained on it. A colour classifier over all that
 pictures offer at once (MobileNetV2's features and a colour histogram of what is not background) is
-fitted on training products. On the validation titles that name another colour beside the one the
+fitted on training products; with `--fine-tune`, MobileNetV2 itself learns the colours instead. On
+the validation titles that name another colour beside the one the
 model found, a logistic regression, cross-validated on those very titles, decides from the model's
 confidence and the classifier's odds whether the other one is right. Last line: one JSON object.
 """
@@ -60,10 +61,9 @@ def features(products: Sequence[Product], encoder: ImageEncoder) -> Tensor:
     """What a product's first picture offers, [P, F]; zeros without one."""
     rows = []
     for start in range(0, len(products), 64):
-        pictures = [_pixels(product) for product in products[start : start + 64]]
-        batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-        colors = torch.from_numpy(np.stack([histogram(p) for p in pictures]))
-        rows.append(torch.cat([encoder(batch).mean(1), colors], 1))
+        pixels = pixels_of(products[start : start + 64])
+        colors = torch.from_numpy(np.stack([histogram(p) for p in pixels.numpy()]))
+        rows.append(torch.cat([encoder(pixels.permute(0, 3, 1, 2)).mean(1), colors], 1))
     return torch.cat(rows)
 
 
@@ -106,6 +106,61 @@ class Standardise(nn.Module):
     def forward(self, features_PF: Tensor) -> Tensor:
         """Return the features, standardised."""
         return (features_PF - self.mean) / self.deviation
+
+
+class FineTuned(nn.Module):
+    """MobileNetV2 that learns colours itself."""
+
+    def __init__(self, num_colors: int) -> None:
+        super().__init__()
+        self.encoder = ENCODER.build(size=IMAGE.size)
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(self.encoder.region_dim, num_colors))
+
+    def forward(self, pixels_MHWC: Tensor) -> Tensor:
+        """Return a score for every colour, [M, colors]."""
+        return self.head(self.encoder(pixels_MHWC.permute(0, 3, 1, 2)).mean(1))
+
+
+def fine_tune(pixels_PHWC: Tensor, color_P: Tensor, num_colors: int, epochs: int) -> nn.Module:
+    """Fit MobileNetV2 and its head from pixels to colours; half of the pictures are mirrored."""
+    torch.manual_seed(0)
+    network = FineTuned(num_colors)
+    steps = epochs * -(-len(pixels_PHWC) // 64)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(pixels_PHWC)).split(64):
+            pixels = pixels_PHWC[chosen]
+            mirrored = (torch.rand(len(chosen)) < 0.5)[:, None, None, None]
+            scores = network(torch.where(mirrored, pixels.flip(2), pixels))
+            loss = nn.functional.cross_entropy(scores, color_P[chosen], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
+def color_odds(
+    shown: Sequence[Product], color_P: Tensor, scored: Sequence[Product], *, epochs: int
+) -> Tensor:
+    """Log-probability of every colour for the scored products, by a classifier of the shown."""
+    num_colors = int(color_P.max()) + 1
+    if epochs:
+        network = fine_tune(pixels_of(shown), color_P, num_colors, epochs)
+        with torch.inference_mode():
+            scores = torch.cat([network(batch) for batch in pixels_of(scored).split(64)])
+    else:
+        encoder = ENCODER.build(size=IMAGE.size).eval()
+        network = fit_classifier(features(shown, encoder), color_P, num_colors)
+        with torch.inference_mode():
+            scores = network(features(scored, encoder))
+    return scores.log_softmax(-1)
+
+
+def pixels_of(products: Sequence[Product]) -> Tensor:
+    """Every product's first picture, [P, H, W, 3]; white without one."""
+    return torch.from_numpy(np.stack([_pixels(product) for product in products]))
 
 
 @dataclass(frozen=True)
@@ -176,6 +231,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--model", required=True, type=Path)
     parser.add_argument("--limit", type=int, default=16_000, help="training products at most")
+    parser.add_argument(
+        "--fine-tune", type=int, default=0, metavar="EPOCHS", help="let MobileNetV2 learn colours"
+    )
     arguments = parser.parse_args()
     train = load(arguments.data, "train", pictures=True, limit=arguments.limit)
     valid = load(arguments.data, "valid", pictures=True, limit=None)
@@ -183,11 +241,8 @@ def main() -> None:
     several = [p for p in valid if len(words.intersection(p.texts["title"].lower().split())) > 1]
     shown = [p for p in train if color_of(p)]
     colors = {c: i for i, c in enumerate(sorted({color_of(p) or "" for p in shown}))}
-    encoder = ENCODER.build(size=IMAGE.size).eval()
     color_P = torch.tensor([colors[color_of(p) or ""] for p in shown])
-    classifier = fit_classifier(features(shown, encoder), color_P, len(colors))
-    with torch.inference_mode():
-        odds_PC = classifier(features(several, encoder)).log_softmax(-1)
+    odds_PC = color_odds(shown, color_P, several, epochs=arguments.fine_tune)
     pairs = [
         (row, colors[color_of(p) or ""]) for row, p in enumerate(several) if color_of(p) in colors
     ]

@@ -22,7 +22,7 @@ def faults():
 for turn in range(20):
     if turn == 10:  # where the heap begins is random; until it fits both it grows for some turns
         before = faults()
-    torch.ones(32, 2**20).exp()
+    torch.ones(16, 2**20).exp()
 print(faults() - before)
 """
 
