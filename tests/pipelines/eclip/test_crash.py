@@ -32,7 +32,7 @@ def unbroken(command, tmp_path_factory):
     return losses(out)
 
 
-@pytest.mark.parametrize("step", [1, 6, 11])
+@pytest.mark.parametrize("step", [1, 6, 17])
 def test_a_killed_driver_is_continued(command, unbroken, tmp_path, step):
     out = tmp_path / "out"
     kill_and_continue(command, out, step=step, unbroken=unbroken)
