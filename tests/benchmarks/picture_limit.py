@@ -5,9 +5,9 @@
 DATA is a prepared folder, MODEL a text-only model trained on it. A colour classifier over all that
 pictures offer at once (MobileNetV2's features and a colour histogram of what is not background) is
 fitted on training products; with `--fine-tune`, MobileNetV2 itself learns the colours instead. On
-the validation titles that name another colour beside the one the
-model found, a logistic regression, cross-validated on those very titles, decides from the model's
-confidence and the classifier's odds whether the other one is right. Last line: one JSON object.
+the validation titles that name another colour beside the one the model found, a logistic
+regression, cross-validated on those very titles, decides from the model's confidence and the
+classifier's odds whether the other one is right. Last line: one JSON object.
 """
 
 import argparse
@@ -74,26 +74,43 @@ def _pixels(product: Product) -> np.ndarray:
         return np.full((IMAGE.size, IMAGE.size, 3), 255, np.uint8)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How a classifier is fitted."""
+
+    epochs: int
+    batch_size: int
+    rate: float
+    label_smoothing: float = 0.0
+
+
+def fit(network: nn.Module, inputs_PX: Tensor, color_P: Tensor, plan: Plan) -> nn.Module:
+    """Fit a network from inputs to colours."""
+    steps = plan.epochs * -(-len(inputs_PX) // plan.batch_size)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=steps)
+    for _ in range(plan.epochs):
+        for chosen in torch.randperm(len(inputs_PX)).split(plan.batch_size):
+            scores = network(inputs_PX[chosen])
+            loss = nn.functional.cross_entropy(
+                scores, color_P[chosen], label_smoothing=plan.label_smoothing
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
 def fit_classifier(features_PF: Tensor, color_P: Tensor, num_colors: int) -> nn.Module:
     """Fit a small network from features to colours."""
     torch.manual_seed(0)
     mean, deviation = features_PF.mean(0), features_PF.std(0) + 1e-3
     network = nn.Sequential(
-        nn.Dropout(0.2), nn.Linear(features_PF.shape[1], 256), nn.GELU(), nn.Dropout(0.4),
-        nn.Linear(256, num_colors),
+        Standardise(mean, deviation), nn.Dropout(0.2), nn.Linear(features_PF.shape[1], 256),
+        nn.GELU(), nn.Dropout(0.4), nn.Linear(256, num_colors),
     )  # fmt: skip
-    steps = 12 * -(-len(features_PF) // 128)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    scaled_PF = (features_PF - mean) / deviation
-    for _ in range(12):
-        for chosen in torch.randperm(len(scaled_PF)).split(128):
-            loss = nn.functional.cross_entropy(network(scaled_PF[chosen]), color_P[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return nn.Sequential(Standardise(mean, deviation), network).eval()
+    return fit(network, features_PF, color_P, Plan(epochs=12, batch_size=128, rate=2e-3))
 
 
 class Standardise(nn.Module):
@@ -117,28 +134,18 @@ class FineTuned(nn.Module):
         self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(self.encoder.region_dim, num_colors))
 
     def forward(self, pixels_MHWC: Tensor) -> Tensor:
-        """Return a score for every colour, [M, colors]."""
+        """Return a score for every colour, [M, colors]; in training half are mirrored."""
+        if self.training:
+            mirrored = (torch.rand(len(pixels_MHWC)) < 0.5)[:, None, None, None]
+            pixels_MHWC = torch.where(mirrored, pixels_MHWC.flip(2), pixels_MHWC)
         return self.head(self.encoder(pixels_MHWC.permute(0, 3, 1, 2)).mean(1))
 
 
 def fine_tune(pixels_PHWC: Tensor, color_P: Tensor, num_colors: int, epochs: int) -> nn.Module:
-    """Fit MobileNetV2 and its head from pixels to colours; half of the pictures are mirrored."""
+    """Fit MobileNetV2 and its head from pixels to colours."""
     torch.manual_seed(0)
-    network = FineTuned(num_colors)
-    steps = epochs * -(-len(pixels_PHWC) // 64)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(pixels_PHWC)).split(64):
-            pixels = pixels_PHWC[chosen]
-            mirrored = (torch.rand(len(chosen)) < 0.5)[:, None, None, None]
-            scores = network(torch.where(mirrored, pixels.flip(2), pixels))
-            loss = nn.functional.cross_entropy(scores, color_P[chosen], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
+    plan = Plan(epochs, batch_size=64, rate=1e-3, label_smoothing=0.05)
+    return fit(FineTuned(num_colors), pixels_PHWC, color_P, plan)
 
 
 def color_odds(
