@@ -11,12 +11,14 @@ def test_a_choice_is_kept(choice):
     assert choose_precision(choice, CPU) == choice
 
 
-def test_auto_asks_the_hardware(monkeypatch):
-    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
-    assert choose_precision("auto", CPU) == "fp32"
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    assert choose_precision("auto", CPU) == "bf16"
+@pytest.mark.parametrize(
+    ("amx", "avx512", "expected"),
+    [(False, False, "fp32"), (False, True, "fp32"), (True, True, "bf16")],
+)
+def test_auto_asks_the_hardware(monkeypatch, amx, avx512, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    assert choose_precision("auto", CPU) == expected
 
 
 def test_autocast_and_its_exception():
