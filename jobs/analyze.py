@@ -10,11 +10,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis import table
-from pipelines.analysis.catalog import parse_columns
 from pipelines.analysis.output import FORMATS, format_of, render, write
 from pipelines.analysis.request import QUERIES, Request, answer
-from pipelines.command import add_column_option, add_storage_option, command_parser, run_command
-from pipelines.storage import Storage, parse_options
+from pipelines.command.run import add_column_option, add_storage_option, command_parser, run_command
+from pipelines.lake.catalog import parse_columns
+from pipelines.lake.storage import Storage, parse_options
 
 
 def parser() -> argparse.ArgumentParser:

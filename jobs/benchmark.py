@@ -8,18 +8,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.benchmark.job import BenchmarkRequest, list_rows, run_benchmark
-from pipelines.benchmark.settings import BENCHMARK, load_benchmark, parse_image_encoder
-from pipelines.benchmark.source import Source
-from pipelines.benchmark.suites import SUITES
-from pipelines.command import (
+from pipelines.benchmark.paper.job import BenchmarkRequest, list_rows, run_benchmark
+from pipelines.benchmark.paper.settings import BENCHMARK, load_benchmark, parse_image_encoder
+from pipelines.benchmark.paper.source import Source
+from pipelines.benchmark.paper.suites import SUITES
+from pipelines.command.run import (
     add_set_option,
     add_storage_option,
     command_parser,
     local_folder,
     run_command,
 )
-from pipelines.storage import parse_options
+from pipelines.lake.storage import parse_options
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

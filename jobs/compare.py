@@ -11,13 +11,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.analysis.catalog import parse_columns
-from pipelines.command import add_column_option, add_storage_option, command_parser, run_command
-from pipelines.compare import GateLimits
-from pipelines.compare_job import CompareRequest, ComparisonRefusedError, run_comparison
-from pipelines.products import ProductReader
-from pipelines.storage import Storage, parse_options
-from pipelines.terminal import Style
+from pipelines.command.run import add_column_option, add_storage_option, command_parser, run_command
+from pipelines.command.terminal import Style
+from pipelines.compare.differences import GateLimits
+from pipelines.compare.job import CompareRequest, ComparisonRefusedError, run_comparison
+from pipelines.lake.catalog import parse_columns
+from pipelines.lake.products import ProductReader
+from pipelines.lake.storage import Storage, parse_options
 
 
 def parser() -> argparse.ArgumentParser:

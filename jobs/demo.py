@@ -7,8 +7,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, local_folder, run_command
-from pipelines.demo import DemoRequest, run_demo
+from pipelines.command.run import command_parser, local_folder, run_command
+from pipelines.demo.run import DemoRequest, run_demo
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import add_set_option, add_storage_option, command_parser, run_command
-from pipelines.eclip.tasks import ProbeSettings
-from pipelines.eclip.tasks_job import TasksRequest, run_tasks
-from pipelines.eclip.vectors import PICTURE_HASH
-from pipelines.overrides import apply_override
-from pipelines.recipe import load_recipe
-from pipelines.storage import Storage, parse_options
-from pipelines.tables import Columns
+from pipelines.benchmark.eclip.job import TasksRequest, run_tasks
+from pipelines.benchmark.eclip.tasks import ProbeSettings
+from pipelines.benchmark.eclip.vectors import PICTURE_HASH
+from pipelines.command.recipes import apply_override
+from pipelines.command.run import add_set_option, add_storage_option, command_parser, run_command
+from pipelines.lake.storage import Storage, parse_options
+from pipelines.lake.tables import Columns
+from pipelines.train.extractor.recipe import load_recipe
 from ulsdram_core.eclip.finetune import FineTuneConfig
 
 

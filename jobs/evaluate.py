@@ -7,15 +7,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import (
+from pipelines.command.run import (
     add_column_option,
     add_storage_option,
     command_parser,
     num_workers,
     run_command,
 )
-from pipelines.evaluate_job import EvaluateRequest, evaluate
-from pipelines.storage import Storage, parse_options
+from pipelines.evaluate.job import EvaluateRequest, evaluate
+from pipelines.lake.storage import Storage, parse_options
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.analysis.catalog import parse_columns
-from pipelines.command import add_column_option, add_storage_option, command_parser, run_command
-from pipelines.explain import explain, explanation_page, explanation_text, find_product
-from pipelines.products import ProductReader
+from pipelines.command.run import add_column_option, add_storage_option, command_parser, run_command
+from pipelines.command.terminal import Style
+from pipelines.lake.catalog import parse_columns
+from pipelines.lake.products import ProductReader
+from pipelines.lake.storage import Storage, parse_options
+from pipelines.report.explain import explain, explanation_page, explanation_text, find_product
 from pipelines.report.model_view import ModelView
-from pipelines.storage import Storage, parse_options
-from pipelines.terminal import Style
 from ulsdram_core.schema import Product
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import add_storage_option, command_parser, run_command
-from pipelines.export import ExportConfig, export
-from pipelines.storage import Storage, parse_options
+from pipelines.analysis.export import ExportConfig, export
+from pipelines.command.run import add_storage_option, command_parser, run_command
+from pipelines.lake.storage import Storage, parse_options
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,11 +11,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, run_command
-from pipelines.nightly.erase import erase, read_ids
-from pipelines.nightly.model_folder import ModelFolder
-from pipelines.nightly.request import add_nightly_options, nightly_config, run_nightly
-from pipelines.storage import Storage, parse_options
+from pipelines.command.run import command_parser, run_command
+from pipelines.lake.storage import Storage, parse_options
+from pipelines.nightly.options import add_nightly_options, nightly_config, run_nightly
+from pipelines.nightly.table.erase import erase, read_ids
+from pipelines.nightly.work.model_folder import ModelFolder
 
 
 def parser() -> argparse.ArgumentParser:

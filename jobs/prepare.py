@@ -10,20 +10,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import (
+from pipelines.command.recipes import apply_override
+from pipelines.command.run import (
     add_set_option,
     add_storage_option,
     add_subcommand,
     command_parser,
     run_command,
 )
-from pipelines.eclip.prepare import PairConfig, PairRequest, prepare_pairs
-from pipelines.nightly.executor import Executor, LocalExecutor
-from pipelines.nightly.ray_executor import RayExecutor, WorkerConfig
-from pipelines.overrides import apply_override
+from pipelines.lake.storage import Storage, parse_options
+from pipelines.nightly.work.executor import Executor, LocalExecutor
+from pipelines.nightly.work.ray_executor import RayExecutor, WorkerConfig
 from pipelines.prepare.config import PrepareConfig, TaggedColumns
+from pipelines.prepare.pairs.run import PairConfig, PairRequest, prepare_pairs
 from pipelines.prepare.run import prepare
-from pipelines.storage import Storage, parse_options
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import command_parser, num_workers, run_command
-from pipelines.eclip.pretrain import PretrainRequest, pretrain
-from pipelines.eclip.recipe import ECLIP, load_eclip_recipe
-from pipelines.recipe import recipe_names
-from pipelines.storage import Storage, parse_options
-from pipelines.train.request import add_run_options
+from pipelines.command.run import command_parser, num_workers, run_command
+from pipelines.lake.storage import Storage, parse_options
+from pipelines.train.eclip.job import PretrainRequest, pretrain
+from pipelines.train.eclip.recipe import ECLIP, load_eclip_recipe
+from pipelines.train.extractor.options import add_run_options
+from pipelines.train.extractor.recipe import recipe_names
 
 
 def parser() -> argparse.ArgumentParser:

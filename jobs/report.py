@@ -9,12 +9,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis import table
-from pipelines.analysis.catalog import parse_columns
-from pipelines.command import add_column_option, add_storage_option, command_parser, run_command
-from pipelines.products import ProductReader
+from pipelines.command.run import add_column_option, add_storage_option, command_parser, run_command
+from pipelines.lake.catalog import parse_columns
+from pipelines.lake.products import ProductReader
+from pipelines.lake.storage import Storage, parse_options
 from pipelines.report.build import ReportRequest, build_report
 from pipelines.report.model_view import ModelView
-from pipelines.storage import Storage, parse_options
 
 
 def parser() -> argparse.ArgumentParser:

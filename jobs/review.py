@@ -9,9 +9,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis import QueryError, table
-from pipelines.analysis.catalog import parse_columns
-from pipelines.command import add_column_option, add_storage_option, command_parser, run_command
-from pipelines.review import (
+from pipelines.analysis.review import (
     add_context,
     export_queue,
     least_certain,
@@ -20,7 +18,9 @@ from pipelines.review import (
     read_reviewed,
     write_corrections_table,
 )
-from pipelines.storage import Storage, parse_options
+from pipelines.command.run import add_column_option, add_storage_option, command_parser, run_command
+from pipelines.lake.catalog import parse_columns
+from pipelines.lake.storage import Storage, parse_options
 
 
 def parser() -> argparse.ArgumentParser:

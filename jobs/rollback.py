@@ -11,10 +11,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import add_storage_option, command_parser, run_command
-from pipelines.nightly.lock import LockConfig
+from pipelines.command.run import add_storage_option, command_parser, run_command
+from pipelines.lake.storage import Storage, parse_options
 from pipelines.nightly.rollback import rollback
-from pipelines.storage import Storage, parse_options
+from pipelines.nightly.table.lock import LockConfig
 
 
 def parser() -> argparse.ArgumentParser:

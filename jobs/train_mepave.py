@@ -7,9 +7,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command import run_command
-from pipelines.train.job import train
-from pipelines.train.request import train_parser, train_request
+from pipelines.command.run import run_command
+from pipelines.train.extractor.job import train
+from pipelines.train.extractor.options import train_parser, train_request
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

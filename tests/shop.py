@@ -9,10 +9,9 @@ import pytest
 import torch
 from deltalake import CommitProperties, write_deltalake
 
-from pipelines.demo_tables import write_products
-from pipelines.nightly.runs import write_json
-from pipelines.storage import Storage
-from pipelines.tables import (
+from pipelines.demo.tables import write_products
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import (
     EXTRACTIONS,
     EXTRACTIONS_SCHEMA,
     QUARANTINE,
@@ -20,6 +19,7 @@ from pipelines.tables import (
     bucket_of,
     create_table,
 )
+from pipelines.nightly.runs import write_json
 from ulsdram_core.demo import DemoConfig, DemoProduct, generate
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import ImageConfig

@@ -10,8 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipelines.demo_tables import write_products, write_splits
-from pipelines.storage import Storage
+from pipelines.demo.tables import write_products, write_splits
+from pipelines.lake.storage import Storage
 from ulsdram_core.demo import DemoConfig, generate
 
 ROOT = Path(__file__).resolve().parents[1]

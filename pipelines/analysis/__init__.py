@@ -4,8 +4,8 @@ from pipelines import analysis as a
 a.table("s3://shop/attributes").coverage().collect()
 """
 
-from pipelines.analysis.catalog import Catalog
-from pipelines.analysis.errors import QueryError
 from pipelines.analysis.results import ResultTable, drift, new_values, table
+from pipelines.lake.catalog import Catalog
+from pipelines.lake.errors import QueryError
 
 __all__ = ["Catalog", "QueryError", "ResultTable", "drift", "new_values", "table"]

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines.analysis.errors import QueryError
-from pipelines.spreadsheet import neutralized
-from pipelines.storage import Storage
+from pipelines.analysis.spreadsheet import neutralized
+from pipelines.lake.errors import QueryError
+from pipelines.lake.storage import Storage
 
 FORMATS = ("table", "csv", "parquet", "json")
 _MISTAKES = (

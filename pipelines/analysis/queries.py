@@ -5,8 +5,8 @@ An `extractions` frame has one row per product; a `values` frame (see `long_form
 
 import polars as pl
 
-from pipelines.analysis.errors import QueryError
-from pipelines.normalize import Normalizer
+from pipelines.lake.errors import QueryError
+from pipelines.normalization.normalizer import Normalizer
 from ulsdram_core.reasons import MEANINGS
 from ulsdram_core.schema import Status
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.analysis.errors import QueryError
 from pipelines.analysis.results import ResultTable
+from pipelines.lake.errors import QueryError
 
 
 class Request(BaseModel):

@@ -10,18 +10,12 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from pipelines.analysis import changes, queries, specs
-from pipelines.analysis.catalog import Catalog
-from pipelines.analysis.errors import QueryError
-from pipelines.analysis.moments import Commit, Moment, commits_of, find_commit, matching_commit
-from pipelines.normalize import Normalizer
-from pipelines.storage import Storage
-from pipelines.tables import (
-    EXTRACTIONS,
-    QUARANTINE,
-    QUARANTINE_SCHEMA,
-    Columns,
-    open_table,
-)
+from pipelines.lake.catalog import Catalog
+from pipelines.lake.errors import QueryError
+from pipelines.lake.history import Commit, Moment, commits_of, find_commit, matching_commit
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, QUARANTINE_SCHEMA, Columns, open_table
+from pipelines.normalization.normalizer import Normalizer
 
 _log = logging.getLogger(__name__)
 

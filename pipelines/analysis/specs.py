@@ -3,7 +3,7 @@
 import polars as pl
 
 from pipelines.analysis.queries import join_totals, live, long_form, with_category
-from pipelines.normalize import Normalizer
+from pipelines.normalization.normalizer import Normalizer
 
 # Specs go through the join as one string per product: gathering nested columns is dear.
 # Normalized text holds neither separator, both count as spaces.

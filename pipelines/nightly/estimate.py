@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.nightly.plan import Plan
+from pipelines.nightly.plan.plan import Plan
 
 
 class EstimateConfig(BaseModel):

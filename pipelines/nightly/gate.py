@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.nightly.plan import PlanCounts
+from pipelines.nightly.plan.plan import PlanCounts
 from ulsdram_core.schema import Status
 
 

@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.command import RunFailedError, redact
+from pipelines.command.run import RunFailedError, redact
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import EXTRACTIONS, RUNS
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.estimate import estimate
 from pipelines.nightly.gate import Check, RunStatistics, run_gate
-from pipelines.nightly.lock import Owner, TableLock
-from pipelines.nightly.maintenance import drop_stale_keys, maintain
 from pipelines.nightly.metrics import prometheus_text, push_metrics
-from pipelines.nightly.model import ModelSource
 from pipelines.nightly.night import Night
-from pipelines.nightly.plan import Plan, load_newest_plan
-from pipelines.nightly.publish import Publisher, Rewritten
+from pipelines.nightly.plan.plan import Plan, load_newest_plan
+from pipelines.nightly.plan.scan import ScanTask
 from pipelines.nightly.report import call_webhook, write_reports
 from pipelines.nightly.run import Run
 from pipelines.nightly.runs import (
@@ -29,7 +28,6 @@ from pipelines.nightly.runs import (
     read_json,
     write_json,
 )
-from pipelines.nightly.scan import ScanTask
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
 from pipelines.nightly.summary import (
     check_numbers,
@@ -40,8 +38,10 @@ from pipelines.nightly.summary import (
     work_numbers,
     write_numbers,
 )
-from pipelines.storage import Storage
-from pipelines.tables import EXTRACTIONS, RUNS
+from pipelines.nightly.table.lock import Owner, TableLock
+from pipelines.nightly.table.maintenance import drop_stale_keys, maintain
+from pipelines.nightly.table.publish import Publisher, Rewritten
+from pipelines.nightly.work.model import ModelSource
 
 _log = logging.getLogger(__name__)
 LOCK, MODELS, LAST = "_lock", "_models", "last.json"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from pipelines.command import redact
+from pipelines.command.run import redact
 
 _log = logging.getLogger(__name__)
 _PREFIX = "ulsdram_nightly"

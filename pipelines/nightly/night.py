@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pipelines.nightly.changes import ChangeRules
+from pipelines.lake.inputs import InputFile, list_inputs
+from pipelines.lake.snapshot import Snapshot
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import RUNS
 from pipelines.nightly.crash import crash_point
-from pipelines.nightly.executor import Executor, WorkerDiedError
-from pipelines.nightly.inputs import InputFile, list_inputs
-from pipelines.nightly.model import ModelFacts, ModelSource
-from pipelines.nightly.planner import PlanBuilder, check_columns
+from pipelines.nightly.plan.changes import ChangeRules
+from pipelines.nightly.plan.planner import PlanBuilder, check_columns
+from pipelines.nightly.plan.scan import FileSummary, ScanTask, read_summary, scan_file
 from pipelines.nightly.rowmap import PlannedFile
-from pipelines.nightly.scan import FileSummary, ScanTask, read_summary, scan_file
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
-from pipelines.nightly.snapshot import Snapshot
-from pipelines.storage import Storage
-from pipelines.tables import RUNS
+from pipelines.nightly.work.executor import Executor, WorkerDiedError
+from pipelines.nightly.work.model import ModelFacts, ModelSource
 from ulsdram_core.reasons import Reason
 
 _log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from pipelines.command.recipes import apply_override
+from pipelines.lake.storage import Storage
 from pipelines.nightly.settings import NightlyConfig
-from pipelines.overrides import apply_override
-from pipelines.storage import Storage
 
 SHIPPED = Path(__file__).resolve().parents[2] / "jobs" / "recipes" / "nightly.toml"
 _KIND = "nightly"

@@ -6,7 +6,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.command import redact
+from pipelines.command.run import redact
 from pipelines.nightly.metrics import GAUGES
 from pipelines.nightly.progress import as_duration
 from pipelines.nightly.runs import RunFolder

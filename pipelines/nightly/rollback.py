@@ -12,10 +12,11 @@ import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from pipelines.analysis.moments import Commit, commits_of, find_commit, matching_commit
+from pipelines.lake.history import Commit, commits_of, find_commit, matching_commit
+from pipelines.lake.snapshot import Snapshot, StoredFile
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, QUARANTINE_SCHEMA, RUNS, open_table
 from pipelines.nightly.gate import GateConfig
-from pipelines.nightly.lock import LockConfig, Owner, TableLock
-from pipelines.nightly.publish import Publisher, Rewritten
 from pipelines.nightly.runs import (
     PUBLISHED,
     RunFolder,
@@ -23,10 +24,9 @@ from pipelines.nightly.runs import (
     new_run_id,
     write_json,
 )
-from pipelines.nightly.snapshot import Snapshot, StoredFile
 from pipelines.nightly.summary import for_next_night
-from pipelines.storage import Storage
-from pipelines.tables import EXTRACTIONS, QUARANTINE, QUARANTINE_SCHEMA, RUNS, open_table
+from pipelines.nightly.table.lock import LockConfig, Owner, TableLock
+from pipelines.nightly.table.publish import Publisher, Rewritten
 
 _ERASE = "erase-"
 _FILE = ["bucket", "path", "size"]

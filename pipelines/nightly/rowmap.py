@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.nightly.inputs import InputFile
-from pipelines.nightly.scan import FileSummary
+from pipelines.lake.inputs import InputFile
+from pipelines.nightly.plan.scan import FileSummary
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,29 +10,29 @@ from functools import partial
 
 import polars as pl
 
-from pipelines.command import RunFailedError
-from pipelines.nightly.chunks import Chunk, cut_wave
+from pipelines.command.run import RunFailedError
+from pipelines.lake.snapshot import Snapshot
 from pipelines.nightly.crash import crash_point
-from pipelines.nightly.decode import DecodeSettings, InputChangedError
-from pipelines.nightly.executor import WorkerDiedError
 from pipelines.nightly.gate import RunStatistics
 from pipelines.nightly.night import Night
-from pipelines.nightly.plan import Plan, load_newest_plan
-from pipelines.nightly.planner import SaveOptions
-from pipelines.nightly.publish import (
+from pipelines.nightly.plan.chunks import Chunk, cut_wave
+from pipelines.nightly.plan.plan import Plan, load_newest_plan
+from pipelines.nightly.plan.planner import SaveOptions
+from pipelines.nightly.plan.quarantine import published_entries
+from pipelines.nightly.plan.scan import KEYS, ScanTask
+from pipelines.nightly.runs import RunFolder
+from pipelines.nightly.table.publish import (
     Publisher,
     RewriteTask,
     Rewritten,
     rewrite_bucket,
     staged_rows,
 )
-from pipelines.nightly.quarantine import published_entries
-from pipelines.nightly.runs import RunFolder
-from pipelines.nightly.scan import KEYS, ScanTask
-from pipelines.nightly.snapshot import Snapshot
-from pipelines.nightly.stages import Stages, settle_row
-from pipelines.nightly.staging import RowStamp, Staging
-from pipelines.nightly.waves import AttemptLog, WaveRun, WaveTotals
+from pipelines.nightly.work.decode import DecodeSettings, InputChangedError
+from pipelines.nightly.work.executor import WorkerDiedError
+from pipelines.nightly.work.stages import Stages, settle_row
+from pipelines.nightly.work.staging import RowStamp, Staging
+from pipelines.nightly.work.waves import AttemptLog, WaveRun, WaveTotals
 
 _log = logging.getLogger(__name__)
 

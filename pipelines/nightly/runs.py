@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.storage import Storage, StorageError
+from pipelines.lake.storage import Storage, StorageError
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OPEN, RUN, PUBLISHED, ABANDONED = "open.json", "run.json", "published.json", "abandoned.json"

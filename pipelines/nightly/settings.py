@@ -6,18 +6,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.nightly.chunks import ChunkConfig
+from pipelines.lake.tables import Columns
 from pipelines.nightly.estimate import EstimateConfig
-from pipelines.nightly.executor import Executor, LocalExecutor
 from pipelines.nightly.gate import GateConfig
-from pipelines.nightly.lock import LockConfig
-from pipelines.nightly.maintenance import MaintenanceConfig
-from pipelines.nightly.model import ModelFacts
-from pipelines.nightly.ray_executor import RayExecutor, WorkerConfig
-from pipelines.nightly.rows import RowSettings
-from pipelines.nightly.waves import WaveConfig
-from pipelines.normalize import Normalizer
-from pipelines.tables import Columns
+from pipelines.nightly.plan.chunks import ChunkConfig
+from pipelines.nightly.plan.rows import RowSettings
+from pipelines.nightly.table.lock import LockConfig
+from pipelines.nightly.table.maintenance import MaintenanceConfig
+from pipelines.nightly.work.executor import Executor, LocalExecutor
+from pipelines.nightly.work.model import ModelFacts
+from pipelines.nightly.work.ray_executor import RayExecutor, WorkerConfig
+from pipelines.nightly.work.waves import WaveConfig
+from pipelines.normalization.normalizer import Normalizer
 
 
 class NightlyConfig(BaseModel):

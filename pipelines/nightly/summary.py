@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pipelines.lake.inputs import InputFile
 from pipelines.nightly.gate import Check, GateConfig, RunStatistics
-from pipelines.nightly.inputs import InputFile
-from pipelines.nightly.plan import Plan
-from pipelines.nightly.publish import Rewritten
-from pipelines.nightly.rows import digest
-from pipelines.nightly.waves import WaveTotals
+from pipelines.nightly.plan.plan import Plan
+from pipelines.nightly.plan.rows import digest
+from pipelines.nightly.table.publish import Rewritten
+from pipelines.nightly.work.waves import WaveTotals
 
 
 def plan_numbers(plan: Plan) -> dict[str, Any]:

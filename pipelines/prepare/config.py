@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
 
 Kind = Literal["mae", "mepave", "tagged"]
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import IO
 
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
 
 _BLOCK = 1 << 20
 

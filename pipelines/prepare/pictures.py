@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.storage import Storage, retrying
+from pipelines.lake.storage import Storage, retrying
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import ImageConfig, decode_picture
 from ulsdram_core.reasons import Reason

@@ -9,8 +9,8 @@ import socket
 import uuid
 from pathlib import Path
 
+from pipelines.lake.storage import Storage
 from pipelines.prepare.title_groups import SPLITS
-from pipelines.storage import Storage
 
 FORMAT = "ulsdram prepared products"
 REPORT_JSON = "report.json"

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import ray
 from pydantic import BaseModel
 
-from pipelines.cluster import connect_cluster
-from pipelines.corrections import Corrections, read_corrections
+from pipelines.cluster.connect import connect_cluster
+from pipelines.labelled.corrections import Corrections, read_corrections
+from pipelines.lake.storage import Storage
 from pipelines.prepare.column_search import find_columns
 from pipelines.prepare.compaction import WrittenFile, plan_files, write_file
 from pipelines.prepare.config import PrepareConfig
@@ -37,7 +38,6 @@ from pipelines.prepare.staging import (
 )
 from pipelines.prepare.tally import Tally
 from pipelines.prepare.title_groups import SPLITS
-from pipelines.storage import Storage
 
 _PICTURE_FOLDERS = {"mae": "mumie-img", "mepave": "product_images"}
 _MAX_BLOCKS = 1_000

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.nightly.inputs import list_inputs as list_tables
+from pipelines.lake.inputs import list_inputs as list_tables
+from pipelines.lake.storage import Storage
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.formats import is_parquet, is_whole, row_endings
 from pipelines.prepare.rows import Problem
 from pipelines.prepare.title_groups import SPLITS, split_of_name
-from pipelines.storage import Storage
 from ulsdram_core.reasons import Reason
 
 _MEPAVE_NAME = re.compile(r"jdair?\.jave\.fashion\.(train|valid|test)(\.txt)?$")

@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.corrections import Corrections
+from pipelines.labelled.corrections import Corrections
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import Columns, id_digest, products_schema
 from pipelines.prepare.columns import ResolvedColumns
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.mae import read_mae
@@ -23,8 +25,6 @@ from pipelines.prepare.tagged import read_tagged
 from pipelines.prepare.tally import Tally
 from pipelines.prepare.title_groups import SPLITS, split_of_group, title_group
 from pipelines.prepare.writing import RowGroupWriter
-from pipelines.storage import Storage
-from pipelines.tables import Columns, id_digest, products_schema
 
 TITLE_GROUP = "title_group"
 ID_HASH = "id_hash"

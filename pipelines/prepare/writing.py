@@ -8,7 +8,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
 
 
 class RowGroupWriter:

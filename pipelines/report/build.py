@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.analysis.moments import Moment
 from pipelines.analysis.results import ResultTable
-from pipelines.extraction_rows import StoredExtraction, read_extractions
-from pipelines.products import ProductReader
+from pipelines.lake.extraction_rows import StoredExtraction, read_extractions
+from pipelines.lake.history import Moment
+from pipelines.lake.products import ProductReader
 from pipelines.report.card import Side, card, with_maps
 from pipelines.report.cards import filtered_cards
 from pipelines.report.facts import Facts, gather_facts

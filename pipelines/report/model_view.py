@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
 from ulsdram_core.extractor import DecodedProduct, Extractor
 from ulsdram_core.heatmap import TextSpan, heatmaps
 from ulsdram_core.model import ModelConfig

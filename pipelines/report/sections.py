@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.quality import Quality
+from pipelines.evaluate.quality import Quality
 from pipelines.report import charts
 from pipelines.report.facts import Facts
 from pipelines.report.grid import grid, number, percent

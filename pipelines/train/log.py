@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
 from pipelines.train.state import Progress
 
 LOG, EVENTS = "metrics.jsonl", "tensorboard"

@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 import ray.train
 
-from pipelines.labelled import LabelledTable
-from pipelines.storage import Storage
+from pipelines.labelled.table import LabelledTable
+from pipelines.lake.storage import Storage
 from pipelines.train.log import TrainLog
 
 RecipeT = TypeVar("RecipeT")

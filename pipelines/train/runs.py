@@ -12,9 +12,9 @@ from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from pipelines.evaluate import decoded_dataset, kept_if_small
-from pipelines.labelled import LabelledTable
-from pipelines.storage import Storage, content_version
+from pipelines.evaluate.scoring import decoded_dataset, kept_if_small
+from pipelines.labelled.table import LabelledTable
+from pipelines.lake.storage import Storage, content_version
 from pipelines.train.rank import WorkerSettings
 from ulsdram_core.checkpoint import CARD, CONFIG, METRICS, RECIPE, WEIGHTS
 from ulsdram_core.image import ImageConfig

@@ -21,9 +21,9 @@ from deltalake import CommitProperties, write_deltalake
 from pipelines.analysis.output import write
 from pipelines.analysis.request import QUERIES, Request, answer
 from pipelines.analysis.results import table
-from pipelines.review import least_certain
-from pipelines.storage import Storage
-from pipelines.tables import EXTRACTIONS, EXTRACTIONS_SCHEMA, QUARANTINE, create_table
+from pipelines.analysis.review import least_certain
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import EXTRACTIONS, EXTRACTIONS_SCHEMA, QUARANTINE, create_table
 
 NUM_BUCKETS = 64
 NUM_ATTRIBUTES = 100

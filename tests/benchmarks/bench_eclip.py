@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.eclip.recipe import EclipRecipe, load_eclip_recipe
+from pipelines.train.eclip.recipe import EclipRecipe, load_eclip_recipe
 from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.eclip.pairs import Pair, collate_pairs, read_pairs
@@ -148,10 +148,15 @@ def find_duplicates(num_rows: int) -> dict:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pipelines.eclip.catalogs import Ties
-    from pipelines.eclip.duplicates import DuplicateConfig, StoredTraces, edge_tasks, find_edges
-    from pipelines.eclip.scan import SCHEMA
-    from pipelines.storage import Storage
+    from pipelines.lake.storage import Storage
+    from pipelines.prepare.pairs.catalogs import Ties
+    from pipelines.prepare.pairs.duplicates import (
+        DuplicateConfig,
+        StoredTraces,
+        edge_tasks,
+        find_edges,
+    )
+    from pipelines.prepare.pairs.scan import SCHEMA
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "traces.parquet")

@@ -20,10 +20,10 @@ import ray
 import torch
 from picture_gain import load
 
-from pipelines.recipe import Recipe, load_recipe
-from pipelines.storage import Storage
-from pipelines.train.job import TrainRequest, train
-from pipelines.train.start import extractor_config
+from pipelines.lake.storage import Storage
+from pipelines.train.extractor.job import TrainRequest, train
+from pipelines.train.extractor.recipe import Recipe, load_recipe
+from pipelines.train.extractor.start import extractor_config
 from ulsdram_core.examples import ExampleBuilder
 from ulsdram_core.fitting import fit
 from ulsdram_core.labels import LabelSet

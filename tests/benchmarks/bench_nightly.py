@@ -34,11 +34,11 @@ os.environ["PYTHONPATH"] = str(ROOT / "tests" / "pipelines" / "nightly")
 
 from dictionary_model import DictionarySource  # noqa: E402
 
-from pipelines.cluster import connect_cluster  # noqa: E402
+from pipelines.cluster.connect import connect_cluster  # noqa: E402
+from pipelines.lake.storage import Storage  # noqa: E402
 from pipelines.nightly.job import NightlyJob  # noqa: E402
-from pipelines.nightly.model_folder import ModelFolder  # noqa: E402
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest  # noqa: E402
-from pipelines.storage import Storage  # noqa: E402
+from pipelines.nightly.work.model_folder import ModelFolder  # noqa: E402
 
 WORDS = ("red", "blue", "green", "black", "cotton", "wool", "leather", "small", "large")
 SHOWN = (

@@ -19,8 +19,8 @@ import yaml
 from ray._private.runtime_env.packaging import create_package
 from small_run import SMALL
 
-from pipelines.demo_tables import write_products, write_splits
-from pipelines.storage import Storage
+from pipelines.demo.tables import write_products, write_splits
+from pipelines.lake.storage import Storage
 from ulsdram_core.demo import DemoConfig, generate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ from job_help import missing_options
 from shop import make_model
 
 from pipelines.analysis.request import QUERIES
-from pipelines.demo_tables import write_products
-from pipelines.storage import Storage
+from pipelines.demo.tables import write_products
+from pipelines.lake.storage import Storage
 from ulsdram_core.demo import DemoConfig, generate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ import pytest
 from deltalake import CommitProperties, write_deltalake
 
 from pipelines.analysis.request import QUERIES
-from pipelines.storage import Storage
-from pipelines.tables import EXTRACTIONS, EXTRACTIONS_SCHEMA, create_table
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import EXTRACTIONS, EXTRACTIONS_SCHEMA, create_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,7 +124,7 @@ def test_filters_time_travel_and_csv(folder, tmp_path):
 )
 def test_wrong_request_is_one_clear_line(folder, arguments, message, capsys):
     from jobs.analyze import main
-    from pipelines.command import run_command
+    from pipelines.command.run import run_command
 
     with pytest.raises(SystemExit) as caught:
         run_command(main, ["--table", str(folder / "t"), *arguments])

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from jobs import eclip_tasks as job
-from pipelines.demo_tables import write_splits
-from pipelines.eclip.match_task import match_data
-from pipelines.eclip.pretrain import PretrainRequest, starting_encoders
-from pipelines.eclip.recipe import load_eclip_recipe
-from pipelines.eclip.table import open_pairs
-from pipelines.storage import Storage
-from pipelines.tables import Columns
+from pipelines.benchmark.eclip.match import match_data
+from pipelines.demo.tables import write_splits
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import Columns
+from pipelines.train.eclip.job import PretrainRequest, starting_encoders
+from pipelines.train.eclip.recipe import load_eclip_recipe
+from pipelines.train.eclip.table import open_pairs
 from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.eclip.pairs import read_pairs
 from ulsdram_core.eclip.parts import save_eclip

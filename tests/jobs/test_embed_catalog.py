@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from jobs import embed_catalog as job
-from pipelines.demo_tables import product_row, write_products
-from pipelines.eclip.nearest import VectorTable
-from pipelines.storage import Storage
+from pipelines.analysis.nearest import VectorTable
+from pipelines.demo.tables import product_row, write_products
+from pipelines.lake.storage import Storage
 from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.eclip.parts import EclipConfig, assemble_eclip, save_eclip
@@ -107,7 +107,7 @@ def test_the_second_night_works_on_what_changed_only(first, products, model, tmp
 
 
 def test_nearest_products_equal_a_full_sort(first, monkeypatch, capsys):
-    monkeypatch.setattr("pipelines.eclip.nearest.BLOCK_ROWS", 4)
+    monkeypatch.setattr("pipelines.analysis.nearest.BLOCK_ROWS", 4)
     folder, _ = first
     table = rows(folder)
     vectors = np.stack(table["joint_vector"].to_list())

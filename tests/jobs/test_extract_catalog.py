@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.command import RunFailedError
+from pipelines.command.run import RunFailedError
 from ulsdram_core.checkpoint import save_model
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.labels import LabelSet

@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from jobs.prepare import main
-from pipelines.command import run_command
+from pipelines.command.run import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = "c_1\ts_{0}\t牛皮革面料\t<材质>牛皮革</材质>面料\n"

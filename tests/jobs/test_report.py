@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs import compare, explain, report
-from pipelines.command import run_command
+from pipelines.command.run import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = {"report": report, "explain": explain, "compare": compare}

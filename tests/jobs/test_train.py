@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from jobs import train as job
-from pipelines.demo_tables import write_splits
-from pipelines.storage import Storage
+from pipelines.demo.tables import write_splits
+from pipelines.lake.storage import Storage
 from ulsdram_core.demo import DemoConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,9 +70,9 @@ def test_a_wrong_option_is_named(data, tmp_path, arguments, message):
 
 
 def test_labels_that_do_not_fit_the_model_are_named(data, tmp_path):
-    from pipelines.labelled import learn_labels, open_labelled
-    from pipelines.recipe import load_recipe
-    from pipelines.train.start import extractor_config
+    from pipelines.labelled.table import learn_labels, open_labelled
+    from pipelines.train.extractor.recipe import load_recipe
+    from pipelines.train.extractor.start import extractor_config
     from ulsdram_core.checkpoint import save_model
     from ulsdram_core.labels import LabelSet
     from ulsdram_core.parts import assemble

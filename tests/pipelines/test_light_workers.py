@@ -12,12 +12,12 @@ for name in sys.argv[1:]:
         sys.exit(f"{name} loads torch")
 """
 MODULES = [
-    "pipelines.labelled",  # reads and decodes for training and scoring
-    "pipelines.slices",
+    "pipelines.labelled.table",  # reads and decodes for training and scoring
+    "pipelines.evaluate.slices",
     "pipelines.prepare.run",
-    "pipelines.nightly.ray_executor",
-    "pipelines.nightly.decode",
-    "pipelines.nightly.scan",
+    "pipelines.nightly.work.ray_executor",
+    "pipelines.nightly.work.decode",
+    "pipelines.nightly.plan.scan",
 ]
 
 

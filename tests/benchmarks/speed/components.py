@@ -11,8 +11,8 @@ from speed.walk import Clock, Counter, walk
 from speed.workbench import Subject, Workbench
 from torch import nn
 
-from pipelines.nightly.staging import RowStamp, Staging, rows_table
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
+from pipelines.nightly.work.staging import RowStamp, Staging, rows_table
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import decode_picture
 from ulsdram_core.model import UlsDram

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 from speed.agreement import Span
 
-from pipelines.tables import EXTRACTIONS
+from pipelines.lake.tables import EXTRACTIONS
 
 
 @dataclass(frozen=True)

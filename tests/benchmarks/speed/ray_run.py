@@ -19,11 +19,11 @@ from speed.ray_peers import run_daft, run_ray_data
 from speed.report import Section
 from speed.workbench import Workbench
 
-from pipelines.cluster import connect_cluster
+from pipelines.cluster.connect import connect_cluster
+from pipelines.lake.storage import Storage
 from pipelines.nightly.job import NightlyJob
-from pipelines.nightly.model_folder import ModelFolder
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
-from pipelines.storage import Storage
+from pipelines.nightly.work.model_folder import ModelFolder
 from ulsdram_core.schema import Product
 
 FILES = 4

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, write_deltalake
 
-from pipelines.storage import Storage
-from pipelines.tables import (
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import (
     EXTRACTIONS,
     EXTRACTIONS_SCHEMA,
     QUARANTINE,

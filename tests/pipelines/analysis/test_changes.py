@@ -7,8 +7,8 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines import analysis as a
-from pipelines.analysis.moments import Commit, find_commit, matching_commit
 from pipelines.analysis.output import collect
+from pipelines.lake.history import Commit, find_commit, matching_commit
 
 
 @pytest.fixture(scope="module", params=range(4))

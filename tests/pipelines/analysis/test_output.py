@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.analysis import QueryError
 from pipelines.analysis.output import format_of, render, write
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
 
 FRAME = pl.DataFrame(
     {

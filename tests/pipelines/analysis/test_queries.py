@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipelines import analysis as a
-from pipelines.normalize import Normalizer
+from pipelines.normalization.normalizer import Normalizer
 from ulsdram_core.reasons import MEANINGS, Reason
 
 SEEDS = range(4)

@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines import analysis as a
-from pipelines.normalize import Normalizer
+from pipelines.normalization.normalizer import Normalizer
 
 SHIPPED = Normalizer.load()
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.benchmark.data import BenchmarkData
-from pipelines.benchmark.settings import BenchmarkConfig, load_benchmark
-from pipelines.benchmark.source import Source
-from pipelines.demo_tables import write_products
-from pipelines.storage import Storage
+from pipelines.benchmark.paper.data import BenchmarkData
+from pipelines.benchmark.paper.settings import BenchmarkConfig, load_benchmark
+from pipelines.benchmark.paper.source import Source
+from pipelines.demo.tables import write_products
+from pipelines.lake.storage import Storage
 from ulsdram_core.demo import DemoConfig, generate
 
 SMALL = (

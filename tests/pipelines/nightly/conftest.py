@@ -7,9 +7,9 @@ import pytest
 from dictionary_model import DictionarySource
 from run_job import small_config
 
+from pipelines.lake.storage import Storage
 from pipelines.nightly.job import NightlyJob
 from pipelines.nightly.settings import NightlyRequest
-from pipelines.storage import Storage
 
 
 @pytest.fixture

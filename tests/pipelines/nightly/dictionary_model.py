@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.nightly.model import DecodedRow, LoadedModel, ModelFacts
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
+from pipelines.nightly.work.model import DecodedRow, LoadedModel, ModelFacts
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import AttributeScore, Extraction, Status, Value

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from dictionary_model import DictionarySource
 
+from pipelines.lake.storage import Storage
 from pipelines.nightly.crash import VARIABLE
 from pipelines.nightly.job import NightlyJob
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
-from pipelines.storage import Storage
 
 KILLED = -9
 SMALL = {

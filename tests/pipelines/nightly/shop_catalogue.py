@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipelines.storage import Storage
-from pipelines.tables import EXTRACTIONS, QUARANTINE
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import EXTRACTIONS, QUARANTINE
 
 SCHEMA = pa.schema(
     [

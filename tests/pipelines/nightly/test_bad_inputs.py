@@ -20,7 +20,7 @@ from shop_catalogue import (
     write_files,
 )
 
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from run_job import KILLED, Call
 from shop_catalogue import assert_same_tables, product, products, upload, write_files
 
+from pipelines.lake.storage import Storage
 from pipelines.nightly.crash import CRASH_POINTS
-from pipelines.storage import Storage
 
 FAST = (
     "during_scan",

@@ -6,7 +6,7 @@ from flaky_proxy import flaky
 from run_job import Call
 from shop_catalogue import COMPARED, extractions, product, products, upload, write_files
 
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
 
 
 @pytest.mark.slow

@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
+from pipelines.lake.tables import EXTRACTIONS_SCHEMA
 from pipelines.nightly.gate import GateConfig, RunStatistics, run_gate
-from pipelines.nightly.plan import PlanCounts
-from pipelines.tables import EXTRACTIONS_SCHEMA
+from pipelines.nightly.plan.plan import PlanCounts
 
 
 def statistics(ok=0, quarantined=0, degraded=0, empty=0, color=0, size=0) -> RunStatistics:

@@ -25,10 +25,10 @@ from shop_catalogue import (
     write_files,
 )
 
-from pipelines.command import RunFailedError
+from pipelines.command.run import RunFailedError
+from pipelines.lake.storage import Storage
 from pipelines.nightly.job import NightlyJob
 from pipelines.nightly.settings import NightlyRequest
-from pipelines.storage import Storage
 
 
 @pytest.fixture

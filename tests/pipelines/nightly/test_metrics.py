@@ -10,11 +10,11 @@ import pytest
 from run_job import small_config
 from shop_catalogue import product, products, write_file, write_files
 
-from pipelines.command import RunFailedError
+from pipelines.command.run import RunFailedError
+from pipelines.lake.snapshot import StoredFile
 from pipelines.nightly.metrics import prometheus_text
-from pipelines.nightly.publish import Rewritten
-from pipelines.nightly.snapshot import StoredFile
 from pipelines.nightly.summary import write_numbers
+from pipelines.nightly.table.publish import Rewritten
 
 CHECK = {"name": "quarantine_rate", "found": 0.1, "limit": 0.05, "is_passed": False, "note": ""}
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from pipelines.lake.storage import Storage
 from pipelines.nightly.recipe import load_nightly_config
 from pipelines.nightly.settings import NightlyConfig
-from pipelines.storage import Storage
 
 
 def test_the_shipped_recipe_spells_out_the_defaults():

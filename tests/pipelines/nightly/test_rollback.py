@@ -6,11 +6,11 @@ import pytest
 from run_job import Call
 from shop_catalogue import content, extractions, product, products, write_files
 
-from pipelines.nightly.erase import erase
-from pipelines.nightly.lock import LockConfig
-from pipelines.nightly.maintenance import vacuum
+from pipelines.lake.storage import Storage
 from pipelines.nightly.rollback import rollback
-from pipelines.storage import Storage
+from pipelines.nightly.table.erase import erase
+from pipelines.nightly.table.lock import LockConfig
+from pipelines.nightly.table.maintenance import vacuum
 
 LOCK = LockConfig()
 

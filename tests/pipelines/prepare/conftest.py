@@ -10,9 +10,9 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from s3fs import S3FileSystem
 
+from pipelines.lake.storage import Storage
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.shards import InputFile, Shard
-from pipelines.storage import Storage
 
 
 @pytest.fixture(scope="session")

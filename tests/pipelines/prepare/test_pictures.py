@@ -5,8 +5,8 @@ import os
 import fsspec
 import pytest
 
+from pipelines.lake.storage import Storage
 from pipelines.prepare.pictures import PictureFolder, check_picture
-from pipelines.storage import Storage
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.reasons import Reason

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from pipelines.lake.storage import Storage
 from pipelines.prepare.publishing import FORMAT, Publication, check_apart, is_prepared
-from pipelines.storage import Storage
 
 
 def draft(target: Storage, text: str) -> Publication:

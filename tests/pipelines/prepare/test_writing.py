@@ -4,10 +4,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.lake.storage import Storage
 from pipelines.prepare.compaction import plan_files
 from pipelines.prepare.staging import Piece
 from pipelines.prepare.writing import RowGroupWriter
-from pipelines.storage import Storage
 
 SCHEMA = pa.schema([("data", pa.binary())])
 

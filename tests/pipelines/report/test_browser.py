@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from pipelines.analysis import table
-from pipelines.compare import Answers, compare
-from pipelines.compare_output import comparison_page, sample_cards
-from pipelines.explain import explain, explanation_page
-from pipelines.products import ProductReader
+from pipelines.compare.differences import Answers, compare
+from pipelines.compare.output import comparison_page, sample_cards
+from pipelines.lake.products import ProductReader
+from pipelines.lake.storage import Storage
 from pipelines.report.build import ReportRequest, build_report
 from pipelines.report.cards import filtered_cards
+from pipelines.report.explain import explain, explanation_page
 from pipelines.report.model_view import ModelView
 from pipelines.report.page import Section, render_page
-from pipelines.storage import Storage
 
 pytestmark = pytest.mark.browser
 

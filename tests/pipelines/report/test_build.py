@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 
 from pipelines.analysis import table
-from pipelines.extraction_rows import extraction_of
-from pipelines.products import ProductReader
+from pipelines.lake.extraction_rows import extraction_of
+from pipelines.lake.products import ProductReader
+from pipelines.lake.storage import Storage
 from pipelines.report.build import ReportRequest, build_report
 from pipelines.report.card import Side
 from pipelines.report.card import card as draw
 from pipelines.report.facts import gather_facts, read_runs
 from pipelines.report.model_view import ModelView
 from pipelines.report.sample import sample_ids
-from pipelines.storage import Storage
 from ulsdram_core.schema import Extraction, Status, Value
 
 

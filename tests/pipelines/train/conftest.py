@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.demo_tables import write_splits
-from pipelines.recipe import Recipe, load_recipe
-from pipelines.storage import Storage
+from pipelines.demo.tables import write_splits
+from pipelines.lake.storage import Storage
+from pipelines.train.extractor.recipe import Recipe, load_recipe
 from ulsdram_core.demo import DemoConfig
 
 torch.set_num_threads(1)

@@ -6,7 +6,7 @@ from functools import partial
 import fsspec
 import pytest
 
-from pipelines.storage import Storage
+from pipelines.lake.storage import Storage
 from pipelines.train.runs import finished_summary, put_folder
 from ulsdram_core.checkpoint import load_model, save_model
 from ulsdram_core.errors import CheckpointError

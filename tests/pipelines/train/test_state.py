@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipelines.train.start import extractor_config
+from pipelines.train.extractor.start import extractor_config
 from pipelines.train.state import PROGRESS, Progress, load_state, save_state, state_of
 from ulsdram_core.averaging import WeightMean
 from ulsdram_core.batch import collate

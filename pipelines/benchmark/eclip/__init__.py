@@ -1,0 +1,1 @@
+"""e-CLIP's five downstream tasks."""

@@ -1,0 +1,1 @@
+"""The paper's tables on any labelled data: systems, suites, runs, reports."""

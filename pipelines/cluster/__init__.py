@@ -1,0 +1,1 @@
+"""Joining Ray and fanning work out on it."""

@@ -1,0 +1,1 @@
+"""What every job shares: parsing, running, secrets, recipes, the terminal."""

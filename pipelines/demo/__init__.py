@@ -1,0 +1,1 @@
+"""The whole product on the built-in catalogue."""

@@ -1,0 +1,1 @@
+"""Labelled tables: columns, pixels, corrections."""

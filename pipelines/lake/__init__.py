@@ -1,0 +1,1 @@
+"""Tables and files of the data lake: storage, inputs, snapshots, products, documents."""

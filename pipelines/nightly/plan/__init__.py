@@ -1,0 +1,1 @@
+"""What a night has to do: listing, keys, changes, chunks."""

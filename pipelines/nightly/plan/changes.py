@@ -1,0 +1,125 @@
+"""Which rows of one bucket are new or changed, which products vanished, which ids are duplicates.
+
+Works on hashes only, one bucket at a time, so memory follows the bucket and not the catalogue.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from pipelines.lake.snapshot import BucketFiles
+from pipelines.lake.tables import SCHEMA_VERSION, id_hashes
+from pipelines.nightly.plan.rows import from_hex
+from pipelines.nightly.plan.scan import KEY_DTYPE
+from ulsdram_core.schema import Status
+
+ID = ["id_hi", "id_lo"]
+HASH = ["hash_hi", "hash_lo"]
+KNOWN_COLUMNS = ("product_id", "input_hash", "model_id", "status", "reason", "schema_version")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRules:
+    """What makes a row that is in the table count as changed, besides its content."""
+
+    model_id: str
+    is_full: bool = False
+    is_replay: bool = False
+    retry_reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BucketChanges:
+    """Rows by what happens to them; `order` is the position among all input rows.
+
+    extract: id, hash, order, is_staged; losers: order, id; vanished: id.
+    """
+
+    extract: pl.DataFrame
+    losers: pl.DataFrame
+    vanished: pl.DataFrame
+    num_unchanged: int
+
+
+def keys_frame(parts: Sequence[np.ndarray], offsets: Sequence[int]) -> pl.DataFrame:
+    """Key records of several files as one frame; `order` = the file's offset + row."""
+    sizes = [len(part) for part in parts]
+    records = np.concatenate([np.zeros(0, KEY_DTYPE), *parts])
+    order = records["row"].astype(np.int64) + np.repeat(np.asarray(offsets, np.int64), sizes)
+    names = [*ID, *HASH, "updated_at"]
+    columns = {name: np.ascontiguousarray(records[name]) for name in names}
+    return pl.DataFrame(columns | {"order": order})
+
+
+def known_frame(bucket: BucketFiles, rules: ChangeRules) -> pl.DataFrame:
+    """What the table knows of a bucket: id, hash, is_current, is_vanished."""
+    return known_rows(bucket.read(KNOWN_COLUMNS), rules)
+
+
+def known_rows(rows: pa.Table, rules: ChangeRules) -> pl.DataFrame:
+    """The same of rows in the table's schema (at least KNOWN_COLUMNS)."""
+    ids = id_hashes(rows["product_id"].to_pylist())
+    hashes = from_hex(rows["input_hash"].to_pylist())
+    state = pl.DataFrame({name: pl.from_arrow(rows[name]) for name in KNOWN_COLUMNS[2:]})
+    is_retried = pl.col("reason").is_in(list(rules.retry_reasons))
+    if rules.is_replay:
+        is_retried |= (pl.col("status") == Status.QUARANTINED) | (
+            pl.col("reason") == "unreachable_picture"
+        )
+    is_current = (
+        (pl.col("model_id") == rules.model_id)
+        & (pl.col("status") != Status.VANISHED)
+        & (pl.col("schema_version") == SCHEMA_VERSION)
+        & ~is_retried.fill_null(False)
+        & (not rules.is_full)
+    )
+    flags = state.select(is_current=is_current, is_vanished=pl.col("status") == Status.VANISHED)
+    return pl.DataFrame(
+        {
+            **dict(zip(ID, ids.T, strict=True)),
+            **dict(zip(["known_hi", "known_lo"], hashes.T, strict=True)),
+        }
+    ).hstack(flags)
+
+
+def bucket_changes(
+    keys: pl.DataFrame, known: pl.DataFrame, staged: pl.DataFrame | None
+) -> BucketChanges:
+    """Compare input keys with the table; `staged` (id, hash) was extracted by this run already."""
+    winners, losers = _without_duplicates(keys)
+    joined = winners.join(known, on=ID, how="left")
+    is_unchanged = (
+        pl.col("is_current").fill_null(False)
+        & (pl.col("hash_hi") == pl.col("known_hi"))
+        & (pl.col("hash_lo") == pl.col("known_lo"))
+    )
+    extract = joined.filter(~is_unchanged).select(*ID, *HASH, "order")
+    vanished = known.filter(~pl.col("is_vanished")).join(winners, on=ID, how="anti").select(ID)
+    return BucketChanges(
+        extract=_mark_staged(extract, staged),
+        losers=losers.select("order", *ID),
+        vanished=vanished,
+        num_unchanged=len(winners) - len(extract),
+    )
+
+
+def _without_duplicates(keys: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Winners (newest `updated_at`, then first in order) and losers of every id."""
+    is_duplicate = keys.select(ID).is_duplicated()
+    if not is_duplicate.any():
+        return keys, keys.clear()
+    several = keys.filter(is_duplicate).sort("updated_at", "order", descending=[True, False])
+    is_winner = several.select(pl.struct(ID).is_first_distinct()).to_series()
+    winners = pl.concat([keys.filter(~is_duplicate), several.filter(is_winner)])
+    return winners, several.filter(~is_winner)
+
+
+def _mark_staged(extract: pl.DataFrame, staged: pl.DataFrame | None) -> pl.DataFrame:
+    if staged is None:
+        return extract.with_columns(is_staged=pl.lit(False))
+    marks = staged.select(*ID, *HASH).unique().with_columns(is_staged=pl.lit(True))
+    marked = extract.join(marks, on=[*ID, *HASH], how="left")
+    return marked.with_columns(pl.col("is_staged").fill_null(False))

@@ -1,0 +1,249 @@
+"""Making a plan: the keys of all input files are compared with the table, bucket by bucket."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.lake.snapshot import Snapshot
+from pipelines.lake.storage import Storage, retrying
+from pipelines.nightly.crash import crash_point
+from pipelines.nightly.plan.changes import (
+    BucketChanges,
+    ChangeRules,
+    bucket_changes,
+    keys_frame,
+    known_frame,
+)
+from pipelines.nightly.plan.plan import Plan, PlanCounts
+from pipelines.nightly.plan.quarantine import (
+    ENTRY_SCHEMA,
+    entries_table,
+    file_entries,
+    keyless_table,
+    losers_table,
+)
+from pipelines.nightly.plan.rows import RowSettings
+from pipelines.nightly.plan.scan import ScanTask, read_keys
+from pipelines.nightly.rowmap import PlannedFile, RowMap
+
+_KEY_ROWS_AT_ONCE = 3_000_000  # x 44 bytes x a few copies: under 1 GB
+_READS_AT_ONCE = 8
+StagedIds = Callable[[int], pl.DataFrame | None]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOptions:
+    """`staged(bucket)` gives the ids and hashes that earlier waves of the run extracted."""
+
+    staged: StagedIds
+    wave_rows: int
+    limit: int | None = None
+
+
+class PlanBuilder:
+    """Compares scanned files with the table; keeps what `save` or an estimate needs."""
+
+    def __init__(
+        self,
+        files: Sequence[PlannedFile],
+        tasks: Sequence[ScanTask],
+        snapshot: Snapshot,
+        rules: ChangeRules,
+    ) -> None:
+        self.rows = RowMap(files)
+        self._files = list(files)
+        self._tasks = tasks
+        self._snapshot = snapshot
+        self._rules = rules
+        self.counts = _count_files(files)
+        self._group_is_read = np.zeros(len(self.rows.group_bytes), bool)
+
+    def estimate(self, limit: int | None) -> Plan:
+        """Counts only; nothing is written and no row number is kept."""
+        for _, changes in self._all_changes(lambda _: None):
+            self._count(changes)
+            self._mark_groups(changes.extract["order"].to_numpy())
+        if limit is not None:
+            self.counts.deferred = max(0, self.counts.extract - limit)
+            self.counts.extract -= self.counts.deferred
+        return self._plan()
+
+    def save(self, place: Storage, *, generation: int, options: SaveOptions) -> Plan:
+        """Store the plan below `place`; `plan.json` comes last."""
+        folder = place.join(f"plan-{generation:04d}")
+        folder.delete()  # parts of a plan that was never finished
+        orders, staged_orders = [], []
+        with _EntryWriter() as entries:
+            entries.add(entries_table([e for file in self._files for e in file_entries(file)]))
+            for bucket, changes in self._all_changes(options.staged):
+                self._count(changes)
+                _put_frame(folder, f"accepted-{bucket:05d}.arrow", changes.extract)
+                _put_frame(folder, f"vanished-{bucket:05d}.arrow", changes.vanished)
+                entries.add(losers_table(changes.losers, self.rows))
+                is_staged = changes.extract["is_staged"].to_numpy()
+                numbers = changes.extract["order"].to_numpy()
+                orders.append(numbers[~is_staged])
+                staged_orders.append(numbers[is_staged])
+            for table in self._keyless():
+                entries.add(table)
+        folder.join("quarantine.parquet").write_bytes(entries.content())
+        plan = self._plan_work(folder, orders, staged_orders, options)
+        plan.generation = generation
+        crash_point("before_plan_saved")
+        plan.store()
+        crash_point("after_plan_saved")
+        return plan
+
+    def _plan_work(
+        self,
+        folder: Storage,
+        orders: list[np.ndarray],
+        staged_orders: list[np.ndarray],
+        options: SaveOptions,
+    ) -> Plan:
+        work = np.sort(np.concatenate([np.zeros(0, np.int64), *orders]))
+        last_order = None
+        if options.limit is not None:
+            every = np.sort(np.concatenate([work, *staged_orders]))
+            self.counts.deferred = max(0, len(every) - options.limit)
+            self.counts.extract = len(every) - self.counts.deferred
+            kept = every[: options.limit]
+            last_order = int(kept[-1]) if len(kept) else -1
+            work = work[work <= last_order]
+            self.counts.staged = self.counts.extract - len(work)
+        self._mark_groups(work)
+        plan = self._plan()
+        plan.place = folder
+        plan.last_order = last_order
+        plan.is_complete &= options.limit is None
+        plan.num_waves = _write_work(folder.join("work.arrow"), work, options.wave_rows)
+        return plan
+
+    def _plan(self) -> Plan:
+        counts = self.counts
+        counts.bytes_to_read = int(self.rows.group_bytes[self._group_is_read].sum())
+        assert counts.is_balanced(), counts
+        is_readable = not (counts.unreadable_files or counts.unreadable_row_groups)
+        is_complete = is_readable and not counts.bad_lines
+        num_buckets = self._snapshot.num_buckets
+        return Plan(0, self._files, num_buckets, counts, is_complete=is_complete)
+
+    def _all_changes(self, staged: StagedIds) -> Iterator[tuple[int, BucketChanges]]:
+        """Buckets in turn, read from the key files a few at a time."""
+        num_buckets = self._snapshot.num_buckets
+        at_once = max(1, num_buckets * _KEY_ROWS_AT_ONCE // max(1, self.rows.num_rows))
+        offsets = [self.rows.file_start(i) for i in range(len(self._files))]
+        for start in range(0, num_buckets, at_once):
+            buckets = range(start, min(start + at_once, num_buckets))
+            parts = self._read_keys(buckets)
+            for i, bucket in enumerate(buckets):
+                keys = keys_frame([part[i] for part in parts], offsets)
+                known = known_frame(self._snapshot.bucket(bucket), self._rules)
+                yield bucket, bucket_changes(keys, known, staged(bucket))
+
+    def _keyless(self) -> Iterator[pa.Table]:
+        last = self._snapshot.num_buckets
+        for i, (planned, task) in enumerate(zip(self._files, self._tasks, strict=True)):
+            if planned.summary.num_keyless:
+                (records,) = read_keys(task.keys(), range(last, last + 1))
+                yield keyless_table(records, self.rows.file_start(i), self.rows)
+
+    def _read_keys(self, batches: range) -> list[list[np.ndarray]]:
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            return list(pool.map(partial(_read_keys, batches=batches), self._tasks))
+
+    def _count(self, changes: BucketChanges) -> None:
+        self.counts.extract += len(changes.extract)
+        self.counts.staged += int(changes.extract["is_staged"].sum())
+        self.counts.unchanged += changes.num_unchanged
+        self.counts.duplicates += len(changes.losers)
+        self.counts.vanished += len(changes.vanished)
+
+    def _mark_groups(self, orders: np.ndarray) -> None:
+        self._group_is_read[self.rows.groups_of(orders)] = True
+
+
+def check_columns(files: Sequence[PlannedFile], settings: RowSettings) -> None:
+    """Refuse a request whose column names fit no file at all."""
+    columns = settings.columns
+    readable = [planned for planned in files if planned.summary.columns]
+    found = {name for planned in readable for name in planned.summary.columns}
+    found |= {name for planned in readable for name, _ in planned.file.partitions}
+    texts = settings.text_columns()
+    if not readable or (columns.product_id in found and found.intersection(texts)):
+        return
+    raise ValueError(
+        f"found columns {', '.join(sorted(found))}, expected {columns.product_id} and one of "
+        f"{', '.join(texts)}; name the columns with --set columns.product_id=... and "
+        "--set columns.sources.title=..."
+    )
+
+
+def _count_files(files: Sequence[PlannedFile]) -> PlanCounts:
+    counts = PlanCounts(files=len(files))
+    for planned in files:
+        summary = planned.summary
+        counts.rows_in += summary.num_rows + len(summary.bad_lines)
+        counts.bad_lines += len(summary.bad_lines)
+        if summary.problem is not None:
+            counts.unreadable_files += 1
+            counts.unreadable += summary.num_rows
+            continue
+        counts.keyless += summary.num_keyless
+        counts.unreadable_row_groups += len(summary.bad_row_groups)
+        counts.unreadable += sum(summary.row_groups[i][0] for i in summary.bad_row_groups)
+    return counts
+
+
+def _read_keys(task: ScanTask, *, batches: range) -> list[np.ndarray]:
+    return retrying(lambda: read_keys(task.keys(), batches))
+
+
+class _EntryWriter:
+    """Quarantine entries of many sources as one compressed file in memory."""
+
+    def __init__(self) -> None:
+        self._sink = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._sink, ENTRY_SCHEMA)
+
+    def __enter__(self) -> "_EntryWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def add(self, table: pa.Table) -> None:
+        if table.num_rows:
+            self._writer.write_table(table)
+
+    def content(self) -> bytes:
+        return self._sink.getvalue()
+
+
+def _put_frame(folder: Storage, name: str, frame: pl.DataFrame) -> None:
+    if frame.is_empty():
+        return
+    sink = io.BytesIO()
+    frame.write_ipc(sink)
+    retrying(lambda: folder.join(name).write_bytes(sink.getvalue()))
+
+
+def _write_work(place: Storage, orders: np.ndarray, wave_rows: int) -> int:
+    """One batch per wave; returns the number of waves."""
+    schema = pa.schema([("order", pa.int64())])
+    sink = pa.BufferOutputStream()
+    num_waves = 0
+    with pa.ipc.new_file(sink, schema) as writer:
+        for start in range(0, len(orders), wave_rows):
+            wave = pa.array(orders[start : start + wave_rows])
+            writer.write_batch(pa.record_batch([wave], schema=schema))
+            num_waves += 1
+    retrying(lambda: place.write_bytes(sink.getvalue().to_pybytes()))
+    return num_waves

@@ -1,0 +1,1 @@
+"""How a night's results enter the table: lock, publish, erase, maintenance."""

@@ -1,0 +1,78 @@
+"""Housekeeping after a publish: compaction, vacuum, and what earlier runs left behind."""
+
+import logging
+from collections.abc import Iterable
+
+from deltalake import DeltaTable
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.lake.storage import Storage
+from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, open_table
+from pipelines.nightly.crash import crash_point
+from pipelines.nightly.plan.scan import CSV_COPIES, KEYS
+
+_log = logging.getLogger(__name__)
+
+
+class MaintenanceConfig(BaseModel):
+    """What to do with files that no reader needs any more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    compact: bool = Field(
+        False, description="Merge the files of a bucket and shorten the log after publishing."
+    )
+    vacuum_hours: float | None = Field(
+        168.0,
+        ge=0,
+        description="Delete superseded files older than this after publishing; must "
+        "exceed the longest read of an old version. Null: never.",
+    )
+
+
+def maintain(output: Storage, config: MaintenanceConfig) -> dict[str, int]:
+    """Compact and vacuum both tables as configured; counts of files."""
+    counts = {"files_compacted": 0, "files_vacuumed": 0}
+    crash_point("before_compaction")
+    for name in (EXTRACTIONS, QUARANTINE):
+        delta = open_table(output, name)
+        if delta is None:
+            continue
+        if config.compact:
+            metrics = delta.optimize.compact()
+            counts["files_compacted"] += int(metrics["numFilesRemoved"])
+            delta.create_checkpoint()
+    crash_point("after_compaction")
+    if config.vacuum_hours is not None:
+        counts["files_vacuumed"] = vacuum(output, hours=config.vacuum_hours)
+    crash_point("after_vacuum")
+    return counts
+
+
+def vacuum(output: Storage, *, hours: float) -> int:
+    """Delete superseded files older than `hours`, and strays of crashed runs; files deleted."""
+    deleted = 0
+    for name in (EXTRACTIONS, QUARANTINE):
+        delta = open_table(output, name)
+        if delta is not None:
+            deleted += len(_vacuum(delta, hours))
+    return deleted
+
+
+def drop_stale_keys(runs: Storage, current: Iterable[str]) -> None:
+    """Remove key files of inputs that are no longer listed in this form."""
+    kept = set(current)
+    for folder in (KEYS, CSV_COPIES):
+        for name in runs.join(folder).names():
+            if name.partition(".")[0] not in kept:
+                runs.join(folder, name).delete()
+            crash_point("during_cleanup")
+
+
+def _vacuum(delta: DeltaTable, hours: float) -> list[str]:
+    return delta.vacuum(
+        retention_hours=int(hours),
+        dry_run=False,
+        enforce_retention_duration=False,
+        full=True,  # strays of crashed runs are in no log entry
+    )

@@ -1,0 +1,1 @@
+"""How a night's chunks are extracted and staged."""

@@ -1,0 +1,60 @@
+"""The seam to the model: what the nightly job needs of one.
+
+A `ModelSource` travels to the workers; only model workers call `load`. `model_folder.py` holds the
+implementation for model directories, kept apart so that decode workers import no torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from pipelines.lake.storage import Storage
+from ulsdram_core.image import ImageConfig
+from ulsdram_core.reasons import Reason
+from ulsdram_core.schema import Extraction
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedRow:
+    """A product ready for the model; pictures are uint8 [S, S, 3], equal ones the same array."""
+
+    product_id: str
+    texts: Mapping[str, str]
+    pictures: tuple[np.ndarray, ...] = ()
+    category: str | None = None
+    reason: Reason | None = None
+    """Why no picture is usable, if none is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What planning and decoding must know of a model. `image` None: it looks at no pictures."""
+
+    model_id: str
+    sources: tuple[str, ...]
+    image: ImageConfig | None
+    vectors: tuple[str, ...] = ()
+    """Columns of vectors that the model fills, as attributes of its extractions."""
+
+
+class LoadedModel(Protocol):
+    """A model in this process."""
+
+    @property
+    def model_id(self) -> str:
+        """Fingerprint of what was loaded."""
+
+    def extract_decoded(self, products: Sequence[DecodedRow]) -> list[Extraction]:
+        """One extraction per product, in order."""
+
+
+class ModelSource(Protocol):
+    """Where a model comes from; small and picklable."""
+
+    def facts(self, cache: Storage) -> ModelFacts:
+        """What planning needs; `cache` is a folder that remembers it so that nothing is loaded."""
+
+    def load(self) -> LoadedModel:
+        """The model on this process's device."""

@@ -1,0 +1,163 @@
+"""Recipes: a whole training run as one TOML file, plus `key=value` overrides."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.command.recipes import apply_override
+from pipelines.labelled.label_config import LabelConfig
+from pipelines.lake.tables import Columns
+from ulsdram_core.fitting import FitConfig
+from ulsdram_core.image import ImageConfig
+from ulsdram_core.model import ModelConfig
+from ulsdram_core.pairs import RangeConfig
+from ulsdram_core.text import TextConfig
+
+RECIPES = Path(__file__).resolve().parents[3] / "jobs" / "recipes"
+TRAINING = "train"
+AnyRecipe = TypeVar("AnyRecipe", bound=BaseModel)
+
+
+class RunConfig(BaseModel):
+    """How a training run is watched, saved and ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
+    pool_batches: int = Field(
+        32, ge=1, description="batches' worth of products shuffled and sorted by length together"
+    )
+    keep_decoded_mb: int = Field(
+        200,
+        ge=0,
+        description="a split whose decoded pictures take no more is decoded once and kept in the "
+        "object store; larger ones are decoded as they are read, in every epoch",
+    )
+    checkpoint_steps: int = Field(200, ge=1, description="steps between checkpoints")
+    patience: int | None = Field(
+        None, ge=1, description="epochs without a better validation F1 before stopping"
+    )
+    max_failures: int = Field(3, ge=0, description="worker failures survived")
+
+
+class CalibrationConfig(BaseModel):
+    """What is settled on the validation split after training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    choose_threshold: bool = Field(
+        False, description="take the S_thr with the best validation F1 instead of the recipe's"
+    )
+    choose_confidence: bool = Field(
+        False,
+        description="instead of S_thr, settle the lowest confidence of a value by the best "
+        "validation F1; attributes are then left to pass with a score of .1",
+    )
+    target_precision: float | None = Field(
+        None, gt=0, lt=1, description="precision each attribute's values must reach"
+    )
+
+    @model_validator(mode="after")
+    def _settles_once(self) -> "CalibrationConfig":
+        others = self.choose_threshold or self.target_precision is not None
+        if self.choose_confidence and others:
+            raise ValueError(
+                "choose_confidence stands beside choose_threshold or target_precision, expected "
+                "one rule for what is extracted; keep one"
+            )
+        return self
+
+
+class Recipe(BaseModel):
+    """A training run, complete."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = Field(TRAINING, pattern="^train$", description="what the recipe is for")
+    description: str = Field("", description="one line for people")
+    model: ModelConfig = Field(description="parts of the model")
+    text: TextConfig = Field(default_factory=TextConfig, description="how texts are read")
+    image: ImageConfig | None = Field(None, description="how pictures are read")
+    range: RangeConfig = Field(default_factory=RangeConfig, description="the attribute range")
+    labels: LabelConfig = Field(default_factory=LabelConfig, description="the attributes")
+    fit: FitConfig = Field(default_factory=FitConfig, description="optimisation")
+    run: RunConfig = Field(default_factory=RunConfig, description="course of the run")
+    calibration: CalibrationConfig = Field(
+        default_factory=CalibrationConfig, description="thresholds"
+    )
+    columns: Columns = Field(default_factory=Columns, description="columns of the products table")
+
+    @model_validator(mode="after")
+    def _loss_fits(self) -> "Recipe":
+        kind = self.model.fusion.kind
+        if self.fit.loss.alignment_weight and kind != "tir":
+            raise ValueError(
+                f"fit.loss.alignment_weight trains TIR, found model.fusion.kind {kind!r}; add "
+                "--set fit.loss.alignment_weight=0, or set model.fusion.kind to 'tir'"
+            )
+        return self
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by the name of a shipped one or by path, with `a.b=value` overrides."""
+    return read_recipe(Recipe, name, overrides, example="fit.epochs=5")
+
+
+def read_recipe(
+    kind: type[AnyRecipe], name: str, overrides: Sequence[str], *, example: str
+) -> AnyRecipe:
+    """Read a recipe of any kind; `example` is an override to name in messages."""
+    wanted = str(kind.model_fields["kind"].default)
+    path = _find(name, wanted)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe {path} is not TOML: {error}") from error
+    if (found := document.get("kind", TRAINING)) != wanted:
+        raise ValueError(f"recipe {name} has kind {found!r}, expected {wanted!r}; name another one")
+    for override in overrides:
+        apply_override(document, override, example=example)
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(f"recipe {name}: {_first_problem(error, kind)}") from error
+
+
+def dump_recipe(recipe: BaseModel) -> str:
+    """Return the resolved recipe as TOML; unset values are left out."""
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def recipe_names(kind: str = TRAINING) -> list[str]:
+    """Names of the shipped recipes of one kind."""
+    names = []
+    for path in sorted(RECIPES.glob("*.toml")):
+        if tomllib.loads(path.read_text(encoding="utf-8")).get("kind", TRAINING) == kind:
+            names.append(path.stem)
+    return names
+
+
+def _find(name: str, kind: str) -> Path:
+    shipped = RECIPES / f"{name}.toml"
+    if shipped.is_file():
+        return shipped
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    raise ValueError(
+        f"found no recipe {name!r}, expected a .toml file or one of: "
+        f"{', '.join(recipe_names(kind))}"
+    )
+
+
+def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        module = kind.__module__.replace(".", "/")
+        return f"unknown key {place}; see the field lists in {module}.py"
+    return f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")
