@@ -21,12 +21,12 @@ from pipelines.lake.tables import (
 )
 from pipelines.nightly.runs import write_json
 from ulsdram_core.demo import DemoConfig, DemoProduct, generate
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.model import ModelConfig
+from ulsdram_core.method.model import ModelConfig
 from ulsdram_core.parts import ExtractorConfig, assemble
-from ulsdram_core.tokenizer import build_tokenizer
 
 EVIL = '<script>document.title = "pwned"</script></script> & "red" \u2028 <img src=x onerror=x()>'
 PICTURE = {"image_encoder": {"architecture": "tiny", "width": 8}}

@@ -8,12 +8,12 @@ import torch
 
 from ulsdram_core.checkpoint import save_model
 from ulsdram_core.demo import DemoConfig, generate
-from ulsdram_core.examples import ExampleBuilder
-from ulsdram_core.fitting import FitConfig, fit
+from ulsdram_core.encoders.tokenizer import build_tokenizer
+from ulsdram_core.fit.examples import ExampleBuilder
+from ulsdram_core.fit.fitting import FitConfig, fit
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import ExtractorConfig, assemble
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from ulsdram_core.encoders.tokenizer import load_tokenizer, save_tokenizer
 from ulsdram_core.errors import CheckpointError
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import FORMAT_VERSION, ExtractorConfig, ModelParts, assemble
-from ulsdram_core.tokenizer import load_tokenizer, save_tokenizer
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from ulsdram_core.batch import Batch, Example, collate, length_batches
 from ulsdram_core.checkpoint import load_model, save_model
-from ulsdram_core.decoding import (
+from ulsdram_core.errors import PictureError
+from ulsdram_core.image import decode_picture
+from ulsdram_core.method.decoding import (
     decode_spans,
     keep_single,
     merge_repeats,
     range_scores,
     spans_to_values,
 )
-from ulsdram_core.errors import PictureError
-from ulsdram_core.image import decode_picture
-from ulsdram_core.model import ModelOutput
+from ulsdram_core.method.model import ModelOutput
 from ulsdram_core.pairs import Pairs, above, predicted_pairs
 from ulsdram_core.parts import ExtractorConfig, ModelParts
 from ulsdram_core.precision import PrecisionChoice, autocast, choose_device, choose_precision

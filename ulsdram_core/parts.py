@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedTokenizerFast
 
+from ulsdram_core.encoders.recurrent_encoder import RecurrentEncoder
+from ulsdram_core.encoders.text_encoder import TextEncoder, TextEncoderConfig
+from ulsdram_core.encoders.weights import hash_state
 from ulsdram_core.errors import LabelError
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.model import ModelConfig, UlsDram
+from ulsdram_core.method.model import ModelConfig, UlsDram
 from ulsdram_core.pairs import RangeConfig
-from ulsdram_core.recurrent_encoder import RecurrentEncoder
 from ulsdram_core.text import TextConfig
-from ulsdram_core.text_encoder import TextEncoder, TextEncoderConfig
-from ulsdram_core.weights import hash_state
 
 FORMAT_VERSION = 1
 MODEL_ID_VERSION = 2

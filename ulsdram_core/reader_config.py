@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ulsdram_core.jave import JaveReader
-from ulsdram_core.reader import (
+from ulsdram_core.method.jave import JaveReader
+from ulsdram_core.method.reader import (
     AlignedReader,
     BiLstmReader,
     OpenTagReader,

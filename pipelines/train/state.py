@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from ulsdram_core.averaging import WeightMean
 from ulsdram_core.errors import CheckpointError
+from ulsdram_core.fit.averaging import WeightMean
 
 WEIGHTS, BEST, MEAN, MOMENTS, PROGRESS = (
     "model.safetensors",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 import torchcrf
 
-from ulsdram_core.crf import CRF, TagSpans
+from ulsdram_core.method.crf import CRF, TagSpans
 
 
 def main() -> None:

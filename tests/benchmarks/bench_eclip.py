@@ -29,9 +29,9 @@ from ulsdram_core.eclip.pairs import Pair, collate_pairs, read_pairs
 from ulsdram_core.eclip.parts import EclipParts, assemble_eclip
 from ulsdram_core.eclip.pretraining import build_step
 from ulsdram_core.eclip.streams import MultiStream
+from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
 from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
 
 DISTINCT = 64
 """Pairs that are drawn; larger batches repeat them."""

@@ -24,12 +24,12 @@ from pipelines.lake.storage import Storage
 from pipelines.train.extractor.job import TrainRequest, train
 from pipelines.train.extractor.recipe import Recipe, load_recipe
 from pipelines.train.extractor.start import extractor_config
-from ulsdram_core.examples import ExampleBuilder
-from ulsdram_core.fitting import fit
+from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
+from ulsdram_core.fit.examples import ExampleBuilder
+from ulsdram_core.fit.fitting import fit
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import assemble
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
 
 VALID = 64
 WARM_UP = 5

@@ -22,8 +22,8 @@ from ulsdram_core.eclip.parts import EclipConfig, EclipParts, assemble_eclip
 from ulsdram_core.eclip.pretraining import PretrainConfig, pretrain
 from ulsdram_core.eclip.retrieval import recall_at
 from ulsdram_core.eclip.validation import embed_pairs
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
 
 CLIP = "identity"
 # In batches drawn at random duplicates seldom meet: there plain CLIP suffers least.

@@ -22,10 +22,10 @@ import torch
 from picture_gain import color_words, load
 from torch import Tensor, nn
 
+from ulsdram_core.encoders.image_encoder import ImageEncoder, ImageEncoderConfig
 from ulsdram_core.errors import PictureError
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import ImageConfig, decode_picture
-from ulsdram_core.image_encoder import ImageEncoder, ImageEncoderConfig
 from ulsdram_core.schema import Product
 
 ENCODER = ImageEncoderConfig(

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-from ulsdram_core.examples import ExampleBuilder
-from ulsdram_core.fitting import FitConfig, fit
+from ulsdram_core.encoders.tokenizer import build_tokenizer
+from ulsdram_core.fit.examples import ExampleBuilder
+from ulsdram_core.fit.fitting import FitConfig, fit
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.model import ModelConfig
+from ulsdram_core.method.model import ModelConfig
 from ulsdram_core.parts import ExtractorConfig, ModelParts, assemble
 from ulsdram_core.schema import Product
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
 
 PICTURE = {"image_encoder": {"architecture": "tiny", "width": 16}}
 PAR = {"policy": {"kind": "prototype"}, "head": "released"}

@@ -10,9 +10,9 @@ from pipelines.lake.storage import Storage
 from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.eclip.parts import EclipConfig, assemble_eclip, save_eclip
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.image import decode_picture
-from ulsdram_core.tokenizer import build_tokenizer
 
 SETTINGS = ["--set", "executor=local", "--set", "num_buckets=3", "--set", "gate.min_rows=10000"]
 

@@ -17,11 +17,11 @@ from PIL import Image
 
 from pipelines.command.run import RunFailedError
 from ulsdram_core.checkpoint import save_model
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import ExtractorConfig, assemble
 from ulsdram_core.schema import Product
-from ulsdram_core.tokenizer import build_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "extract_catalog.py"

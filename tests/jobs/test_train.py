@@ -74,9 +74,9 @@ def test_labels_that_do_not_fit_the_model_are_named(data, tmp_path):
     from pipelines.train.extractor.recipe import load_recipe
     from pipelines.train.extractor.start import extractor_config
     from ulsdram_core.checkpoint import save_model
+    from ulsdram_core.encoders.tokenizer import build_tokenizer
     from ulsdram_core.labels import LabelSet
     from ulsdram_core.parts import assemble
-    from ulsdram_core.tokenizer import build_tokenizer
 
     recipe = load_recipe("tiny")
     table = open_labelled(

@@ -15,16 +15,16 @@ from transformers import PreTrainedTokenizerFast
 
 from ulsdram_core.batch import Batch, Example, collate
 from ulsdram_core.demo import DemoConfig, generate
-from ulsdram_core.examples import ExampleBuilder
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.extractor import Extractor
-from ulsdram_core.fitting import FitConfig, fit
+from ulsdram_core.fit.examples import ExampleBuilder
+from ulsdram_core.fit.fitting import FitConfig, fit
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.model import UlsDram
+from ulsdram_core.method.model import UlsDram
 from ulsdram_core.parts import ExtractorConfig, ModelParts, assemble
 from ulsdram_core.schema import GoldSpan, Product
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
 
 COLORS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 180, 60)}
 MATERIALS = ("cotton", "wool", "leather", "silk")

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.errors import LabelError
 from ulsdram_core.labels import (
     AlignedSpan,
@@ -21,7 +22,6 @@ from ulsdram_core.labels import (
 )
 from ulsdram_core.schema import GoldSpan, Product
 from ulsdram_core.text import TextConfig, TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
 
 LABELS = LabelSet(attributes=("Color", "Fit", "Material"))
 

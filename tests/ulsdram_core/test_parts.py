@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 
 from ulsdram_core.errors import LabelError
-from ulsdram_core.fusion import FusionConfig
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.model import ModelConfig
+from ulsdram_core.method.fusion import FusionConfig
+from ulsdram_core.method.model import ModelConfig
 from ulsdram_core.parts import ExtractorConfig, Thresholds, assemble, canonical
 from ulsdram_core.text import TextConfig
 

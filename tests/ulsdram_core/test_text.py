@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
 from ulsdram_core.reasons import Reason
 from ulsdram_core.text import (
     TextConfig,
@@ -17,7 +18,6 @@ from ulsdram_core.text import (
     find_units,
     product_units,
 )
-from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
 
 CORPUS = [
     "Women's floral print long sleeve V-neck midi dress, navy blue, size 10",

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ulsdram_core.batch import Batch
-from ulsdram_core.image_encoder import ImageEncoder, ImageEncoderConfig
+from ulsdram_core.encoders.image_encoder import ImageEncoder, ImageEncoderConfig
+from ulsdram_core.encoders.text_encoder import TextEncoder, TextEncoderConfig
+from ulsdram_core.method.regions import PictureRegions
 from ulsdram_core.precision import full_precision
-from ulsdram_core.regions import PictureRegions
-from ulsdram_core.text_encoder import TextEncoder, TextEncoderConfig
 
 
 class DualEncoderConfig(BaseModel):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ulsdram_core.batch import Batch
 from ulsdram_core.eclip.dual_encoder import DualEncoder
 from ulsdram_core.eclip.pairs import Pair, collate_pairs
-from ulsdram_core.optim import OptimConfig
+from ulsdram_core.fit.optim import OptimConfig
 from ulsdram_core.seeding import generator_of, seed_of
 
 Modality = Literal["text", "picture", "both"]

@@ -23,11 +23,11 @@ from ulsdram_core.checkpoint import (
     write_folder,
 )
 from ulsdram_core.eclip.dual_encoder import DualEncoder, DualEncoderConfig
+from ulsdram_core.encoders.weights import hash_state
 from ulsdram_core.errors import CheckpointError
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.parts import MODEL_ID_VERSION, canonical, settle_encoder
 from ulsdram_core.text import TextConfig
-from ulsdram_core.weights import hash_state
 
 KIND: Literal["eclip"] = "eclip"
 

@@ -16,7 +16,7 @@ from ulsdram_core.eclip.parts import EclipParts
 from ulsdram_core.eclip.streams import BatchLoss, MultiStream, check_norms
 from ulsdram_core.eclip.targets import TargetConfig
 from ulsdram_core.eclip.validation import validate_pairs
-from ulsdram_core.optim import OptimConfig
+from ulsdram_core.fit.optim import OptimConfig
 from ulsdram_core.precision import PrecisionChoice, choose_precision
 from ulsdram_core.seeding import generator_of, seed_of
 

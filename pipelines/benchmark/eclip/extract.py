@@ -10,9 +10,9 @@ from pipelines.train.extractor.recipe import Recipe
 from pipelines.train.extractor.start import extractor_config
 from ulsdram_core.eclip.bridge import assemble_from_eclip
 from ulsdram_core.eclip.parts import EclipParts
-from ulsdram_core.examples import ExampleBuilder
 from ulsdram_core.extractor import Extractor
-from ulsdram_core.fitting import fit
+from ulsdram_core.fit.examples import ExampleBuilder
+from ulsdram_core.fit.fitting import fit
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.metrics import ExtractionMetrics
 from ulsdram_core.schema import Product

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.benchmark.paper.data import BenchmarkData
-from ulsdram_core.kplug import KnownText, KplugConfig, find_phrases, pretrain
+from ulsdram_core.baselines.kplug import KnownText, KplugConfig, find_phrases, pretrain
+from ulsdram_core.encoders.text_encoder import TextEncoder
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.schema import Product
 from ulsdram_core.text import TextError, TextProcessor, Window, find_units
-from ulsdram_core.text_encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 

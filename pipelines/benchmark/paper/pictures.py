@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ulsdram_core.encoders.image_encoder import ImageEncoder, ImageEncoderConfig
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import ImageConfig, decode_picture
-from ulsdram_core.image_encoder import ImageEncoder, ImageEncoderConfig
 
 log = logging.getLogger(__name__)
 ENCODED_AT_ONCE = 32

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.benchmark.paper.settings import BenchmarkConfig, Sections, SystemConfig
-from ulsdram_core.fitting import FitConfig
+from ulsdram_core.baselines.kplug import KplugConfig
+from ulsdram_core.baselines.value_ranker import RankerConfig
+from ulsdram_core.encoders.text_encoder import TextEncoderConfig
+from ulsdram_core.fit.fitting import FitConfig
 from ulsdram_core.image import ImageConfig
-from ulsdram_core.kplug import KplugConfig
 from ulsdram_core.parts import ExtractorConfig
-from ulsdram_core.text_encoder import TextEncoderConfig
-from ulsdram_core.value_ranker import RankerConfig
 
 # Raised when the meaning of a stored result changes; older ones are then run again.
 RESULT_VERSION = 1

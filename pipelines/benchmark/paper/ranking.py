@@ -10,10 +10,7 @@ import torch
 from pipelines.benchmark.paper.data import BenchmarkData, highest_regions
 from pipelines.benchmark.paper.plan import RunPlan
 from pipelines.benchmark.paper.score import Score
-from ulsdram_core.labels import LabelSet
-from ulsdram_core.schema import Product
-from ulsdram_core.text import TextProcessor
-from ulsdram_core.value_ranker import (
+from ulsdram_core.baselines.value_ranker import (
     Query,
     RankerConfig,
     ValueRanker,
@@ -21,6 +18,9 @@ from ulsdram_core.value_ranker import (
     fit_ranker,
     rank,
 )
+from ulsdram_core.labels import LabelSet
+from ulsdram_core.schema import Product
+from ulsdram_core.text import TextProcessor
 
 
 def run_ranker(plan: RunPlan, data: BenchmarkData) -> dict[str, Any]:

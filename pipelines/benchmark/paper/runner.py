@@ -16,7 +16,7 @@ from pipelines.benchmark.paper.score import Score, score_extractions
 from pipelines.benchmark.paper.spacy_ner import run_spacy
 from pipelines.evaluate.scoring import SWEEP, SweepCounts
 from ulsdram_core.extractor import Extractor
-from ulsdram_core.fitting import fit
+from ulsdram_core.fit.fitting import fit
 from ulsdram_core.parts import ModelParts, asked_for, assemble
 from ulsdram_core.schema import Extraction
 

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipelines.command.recipes import apply_override
 from pipelines.lake.tables import Columns
 from pipelines.train.extractor.recipe import RECIPES
-from ulsdram_core.image_encoder import ImageEncoderConfig
-from ulsdram_core.kplug import KplugConfig
+from ulsdram_core.baselines.kplug import KplugConfig
+from ulsdram_core.baselines.value_ranker import RankerConfig
+from ulsdram_core.encoders.image_encoder import ImageEncoderConfig
+from ulsdram_core.encoders.text_encoder import TextEncoderConfig
 from ulsdram_core.text import TextConfig
-from ulsdram_core.text_encoder import TextEncoderConfig
-from ulsdram_core.value_ranker import RankerConfig
 
 BENCHMARK = "benchmark"
 

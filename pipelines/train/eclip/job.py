@@ -37,7 +37,7 @@ from ulsdram_core.eclip.parts import (
     save_eclip,
 )
 from ulsdram_core.eclip.streams import check_norms
-from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
+from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "valid")

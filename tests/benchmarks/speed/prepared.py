@@ -11,10 +11,10 @@ from speed.workbench import Subject
 from torch import Tensor
 
 from ulsdram_core.batch import Batch, Example, collate
-from ulsdram_core.model import UlsDram
+from ulsdram_core.method.model import UlsDram
+from ulsdram_core.method.range_policy import PairFeatures
 from ulsdram_core.pairs import predicted_pairs
 from ulsdram_core.precision import autocast
-from ulsdram_core.range_policy import PairFeatures
 
 Call = Callable[[], object]
 COLUMNS = ("optimisation", "without ms", "with ms", "times faster", "in use")

@@ -22,13 +22,13 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BertModel
 
-from ulsdram_core.image_backbone import tiny_blocks
-from ulsdram_core.image_encoder import ImageEncoder
-from ulsdram_core.model import UlsDram
+from ulsdram_core.encoders.image_backbone import tiny_blocks
+from ulsdram_core.encoders.image_encoder import ImageEncoder
+from ulsdram_core.encoders.weights import copy_state
+from ulsdram_core.method.model import UlsDram
+from ulsdram_core.method.tir import TirFusion
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.schema import Product, Value
-from ulsdram_core.tir import TirFusion
-from ulsdram_core.weights import copy_state
 
 PLACES = 128
 Unit = tuple[int, int, int, int]  # source, start, end in characters; place of its first piece

@@ -12,7 +12,7 @@ from speed.workbench import Workbench
 
 from ulsdram_core.extractor import DecodedProduct, Extractor
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.model import ModelConfig
+from ulsdram_core.method.model import ModelConfig
 from ulsdram_core.parts import ExtractorConfig, ModelParts, assemble
 from ulsdram_core.schema import Product
 

@@ -16,14 +16,14 @@ from speed.workbench import Workbench
 from torch import Tensor, nn
 
 from ulsdram_core.batch import Example, collate
-from ulsdram_core.examples import ExampleBuilder
-from ulsdram_core.losses import ExtractionLoss, LossConfig
-from ulsdram_core.optim import OptimConfig
+from ulsdram_core.fit.examples import ExampleBuilder
+from ulsdram_core.fit.losses import ExtractionLoss, LossConfig
+from ulsdram_core.fit.optim import OptimConfig
+from ulsdram_core.fit.step import TrainStep
 from ulsdram_core.pairs import RangeConfig
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.precision import choose_precision
 from ulsdram_core.schema import Product
-from ulsdram_core.step import TrainStep
 from ulsdram_core.text import TextProcessor
 
 

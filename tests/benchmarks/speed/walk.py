@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ulsdram_core.batch import Batch, Example, collate, length_batches
-from ulsdram_core.decoding import decode_spans, spans_to_values
 from ulsdram_core.extractor import DecodedProduct, Extractor
-from ulsdram_core.model import ModelOutput
+from ulsdram_core.method.decoding import decode_spans, spans_to_values
+from ulsdram_core.method.model import ModelOutput
 from ulsdram_core.pairs import predicted_pairs
 from ulsdram_core.precision import autocast
 

@@ -8,10 +8,10 @@ from pipelines.labelled.table import TableError
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from ulsdram_core.checkpoint import save_model
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.model import ModelConfig
+from ulsdram_core.method.model import ModelConfig
 from ulsdram_core.parts import ExtractorConfig, assemble
-from ulsdram_core.tokenizer import build_tokenizer
 
 SPAN = {"attribute": "brand", "value": "Acme", "start": 0, "end": 4}
 

@@ -11,7 +11,7 @@ from pipelines.lake.products import ProductReader
 from pipelines.lake.storage import Storage
 from pipelines.report.explain import explain, explanation_page, explanation_text, find_product
 from pipelines.report.model_view import ModelView, scaled, system_name
-from ulsdram_core.model import ModelConfig
+from ulsdram_core.method.model import ModelConfig
 
 
 @pytest.fixture(scope="module")

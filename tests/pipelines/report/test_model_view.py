@@ -3,8 +3,8 @@ from typing import get_args
 import pytest
 
 from pipelines.report.model_view import system_name
-from ulsdram_core.model import ModelConfig
-from ulsdram_core.range_policy import RangePolicyConfig
+from ulsdram_core.method.model import ModelConfig
+from ulsdram_core.method.range_policy import RangePolicyConfig
 
 KINDS = get_args(RangePolicyConfig.model_fields["kind"].annotation)
 

@@ -9,10 +9,10 @@ import pytest
 from pipelines.lake.storage import Storage
 from pipelines.train.runs import finished_summary, put_folder
 from ulsdram_core.checkpoint import load_model, save_model
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.errors import CheckpointError
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import ExtractorConfig, assemble
-from ulsdram_core.tokenizer import build_tokenizer
 
 MODEL = {
     "text_encoder": {"hidden": 8, "layers": 1, "heads": 2},

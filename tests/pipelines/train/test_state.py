@@ -3,17 +3,17 @@ import torch
 
 from pipelines.train.extractor.start import extractor_config
 from pipelines.train.state import PROGRESS, Progress, load_state, save_state, state_of
-from ulsdram_core.averaging import WeightMean
 from ulsdram_core.batch import collate
 from ulsdram_core.demo import DemoConfig, generate
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.errors import CheckpointError
-from ulsdram_core.examples import ExampleBuilder
+from ulsdram_core.fit.averaging import WeightMean
+from ulsdram_core.fit.examples import ExampleBuilder
+from ulsdram_core.fit.losses import ExtractionLoss
+from ulsdram_core.fit.step import TrainStep
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.losses import ExtractionLoss
 from ulsdram_core.parts import assemble
-from ulsdram_core.step import TrainStep
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
 
 NUM_STEPS = 8
 

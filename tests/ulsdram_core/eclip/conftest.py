@@ -8,9 +8,9 @@ import torch
 from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.eclip.pairs import Pair, PairBatch, collate_pairs, read_pairs
 from ulsdram_core.eclip.parts import EclipConfig, EclipParts, assemble_eclip
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.schema import Product
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
 
 SIZE = 32
 torch.set_num_threads(1)

@@ -163,7 +163,7 @@ def _monolithic_with_each_workers_chance(model, streams) -> float:
 
 
 def test_the_temperature_is_clipped_and_does_not_decay(parts_of):
-    from ulsdram_core.optim import OptimConfig
+    from ulsdram_core.fit.optim import OptimConfig
 
     parts = parts_of(model={"max_scale": 20.0})
     with torch.no_grad():

@@ -6,7 +6,7 @@ from pipelines.benchmark.eclip.tasks import ProbeSettings, System, classify, rec
 from pipelines.benchmark.eclip.vectors import SplitVectors
 from ulsdram_core.eclip.embedder import Embedder, Vectors
 from ulsdram_core.eclip.parts import EclipConfig, assemble_eclip
-from ulsdram_core.tokenizer import build_tokenizer
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 
 CLASSES = ("mug", "shirt")
 

@@ -8,7 +8,7 @@ from pipelines.train.eclip.table import open_pairs
 from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.eclip.parts import EclipConfig, assemble_eclip
-from ulsdram_core.tokenizer import build_tokenizer
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")

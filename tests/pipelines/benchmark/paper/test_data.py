@@ -12,7 +12,7 @@ from pipelines.benchmark.paper.data import BenchmarkData, highest_regions, witho
 from pipelines.benchmark.paper.pictures import PictureStore, decode_store, open_store
 from pipelines.benchmark.paper.plan import plan_run
 from pipelines.benchmark.paper.source import thinned
-from ulsdram_core.examples import ExampleBuilder
+from ulsdram_core.fit.examples import ExampleBuilder
 from ulsdram_core.image import ImageConfig, decode_picture
 from ulsdram_core.text import TextProcessor
 

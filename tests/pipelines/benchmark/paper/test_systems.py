@@ -16,8 +16,8 @@ from pipelines.demo.tables import write_products
 from pipelines.lake.storage import Storage
 from ulsdram_core.batch import collate
 from ulsdram_core.demo import DemoConfig, generate
-from ulsdram_core.losses import ExtractionLoss
-from ulsdram_core.step import TrainStep
+from ulsdram_core.fit.losses import ExtractionLoss
+from ulsdram_core.fit.step import TrainStep
 
 SYSTEMS = systems_of(list(SUITES.values()))
 TAGGERS = [name for name in SYSTEMS if name not in ("mae_model", "spacy")]

@@ -7,9 +7,9 @@ from pipelines.labelled.label_config import LabelConfig
 from pipelines.labelled.table import DecodePictures, learn_labels, open_labelled
 from pipelines.lake.storage import Storage
 from pipelines.train.extractor.feed import Feed, FeedConfig
-from ulsdram_core.hiding import Hiding
+from ulsdram_core.encoders.tokenizer import build_tokenizer
+from ulsdram_core.fit.hiding import Hiding
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")

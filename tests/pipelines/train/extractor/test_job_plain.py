@@ -8,7 +8,7 @@ from pipelines.lake.storage import Storage
 from pipelines.train.extractor.job import TrainRequest, run_fingerprints, value_limits
 from pipelines.train.extractor.recipe import CalibrationConfig
 from ulsdram_core.calibration import ThresholdChoice
-from ulsdram_core.fitting import FitConfig
+from ulsdram_core.fit.fitting import FitConfig
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import Thresholds
 

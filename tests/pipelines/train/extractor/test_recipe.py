@@ -5,13 +5,13 @@ from pipelines.train.extractor.recipe import dump_recipe, load_recipe, recipe_na
 from pipelines.train.extractor.start import extractor_config
 from ulsdram_core.batch import collate
 from ulsdram_core.demo import DemoConfig, generate
-from ulsdram_core.examples import ExampleBuilder
+from ulsdram_core.encoders.tokenizer import build_tokenizer
+from ulsdram_core.fit.examples import ExampleBuilder
+from ulsdram_core.fit.losses import ExtractionLoss
+from ulsdram_core.fit.step import TrainStep
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.losses import ExtractionLoss
 from ulsdram_core.parts import assemble
-from ulsdram_core.step import TrainStep
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")

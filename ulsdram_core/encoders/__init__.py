@@ -1,0 +1,1 @@
+"""Encoders of texts and pictures, and what they are built of."""

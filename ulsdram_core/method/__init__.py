@@ -1,0 +1,1 @@
+"""ULS-DRAM's own parts: fusion, range policies, taggers, and the model they make."""
