@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipelines.analysis import table
 from pipelines.analysis.output import FORMATS, format_of, render, write
 from pipelines.analysis.request import QUERIES, Request, answer
-from pipelines.command.run import add_column_option, add_storage_option, command_parser, run_command
+from pipelines.command.parser import add_column_option, add_storage_option, command_parser
+from pipelines.command.run import run_command
 from pipelines.lake.catalog import parse_columns
 from pipelines.lake.storage import Storage, parse_options
 

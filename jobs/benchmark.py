@@ -12,13 +12,13 @@ from pipelines.benchmark.paper.job import BenchmarkRequest, list_rows, run_bench
 from pipelines.benchmark.paper.settings import BENCHMARK, load_benchmark, parse_image_encoder
 from pipelines.benchmark.paper.source import Source
 from pipelines.benchmark.paper.suites import SUITES
-from pipelines.command.run import (
+from pipelines.command.parser import (
     add_set_option,
     add_storage_option,
     command_parser,
     local_folder,
-    run_command,
 )
+from pipelines.command.run import run_command
 from pipelines.lake.storage import parse_options
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command.run import add_column_option, add_storage_option, command_parser, run_command
+from pipelines.command.parser import add_column_option, add_storage_option, command_parser
+from pipelines.command.run import run_command
 from pipelines.command.terminal import Style
 from pipelines.compare.differences import GateLimits
 from pipelines.compare.job import CompareRequest, ComparisonRefusedError, run_comparison

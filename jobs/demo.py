@@ -7,7 +7,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command.run import command_parser, local_folder, run_command
+from pipelines.command.parser import command_parser, local_folder
+from pipelines.command.run import run_command
 from pipelines.demo.run import DemoRequest, run_demo
 
 

@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipelines.benchmark.eclip.job import TasksRequest, run_tasks
 from pipelines.benchmark.eclip.tasks import ProbeSettings
 from pipelines.benchmark.eclip.vectors import PICTURE_HASH
+from pipelines.command.parser import add_set_option, add_storage_option, command_parser
 from pipelines.command.recipes import apply_override
-from pipelines.command.run import add_set_option, add_storage_option, command_parser, run_command
+from pipelines.command.run import run_command
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.lake.tables import Columns
 from pipelines.train.extractor.recipe import load_recipe

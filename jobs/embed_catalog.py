@@ -14,10 +14,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis.nearest import VectorTable
-from pipelines.command.run import command_parser, run_command
+from pipelines.command.parser import command_parser
+from pipelines.command.run import run_command
 from pipelines.lake.storage import Storage, parse_options
+from pipelines.lake.tables import VECTORS
 from pipelines.nightly.options import add_nightly_options, nightly_config, run_nightly
-from pipelines.nightly.work.embedding_folder import VECTORS, EclipFolder
+from pipelines.nightly.work.embedding_folder import EclipFolder
 
 # Rows of vectors hold no values, which the gate would take for a broken model.
 NO_VALUES = "gate.max_null_rate=1.0"

@@ -7,13 +7,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command.run import (
+from pipelines.command.parser import (
     add_column_option,
     add_storage_option,
     command_parser,
     num_workers,
-    run_command,
 )
+from pipelines.command.run import run_command
 from pipelines.evaluate.job import EvaluateRequest, evaluate
 from pipelines.lake.storage import Storage, parse_options
 

@@ -9,7 +9,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command.run import add_column_option, add_storage_option, command_parser, run_command
+from pipelines.command.parser import add_column_option, add_storage_option, command_parser
+from pipelines.command.run import run_command
 from pipelines.command.terminal import Style
 from pipelines.lake.catalog import parse_columns
 from pipelines.lake.products import ProductReader

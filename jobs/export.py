@@ -9,7 +9,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis.export import ExportConfig, export
-from pipelines.command.run import add_storage_option, command_parser, run_command
+from pipelines.command.parser import add_storage_option, command_parser
+from pipelines.command.run import run_command
 from pipelines.lake.storage import Storage, parse_options
 
 

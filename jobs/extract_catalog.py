@@ -11,7 +11,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command.run import command_parser, run_command
+from pipelines.command.parser import command_parser
+from pipelines.command.run import run_command
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.nightly.options import add_nightly_options, nightly_config, run_nightly
 from pipelines.nightly.table.erase import erase, read_ids

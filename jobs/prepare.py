@@ -10,14 +10,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command.recipes import apply_override
-from pipelines.command.run import (
+from pipelines.command.parser import (
     add_set_option,
     add_storage_option,
     add_subcommand,
     command_parser,
-    run_command,
 )
+from pipelines.command.recipes import apply_override
+from pipelines.command.run import run_command
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.nightly.work.executor import Executor, LocalExecutor
 from pipelines.nightly.work.ray_executor import RayExecutor, WorkerConfig

@@ -11,12 +11,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command.run import command_parser, num_workers, run_command
+from pipelines.command.parser import command_parser, num_workers
+from pipelines.command.recipes import recipe_names
+from pipelines.command.run import run_command
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.train.eclip.job import PretrainRequest, pretrain
 from pipelines.train.eclip.recipe import ECLIP, load_eclip_recipe
 from pipelines.train.extractor.options import add_run_options
-from pipelines.train.extractor.recipe import recipe_names
 
 
 def parser() -> argparse.ArgumentParser:

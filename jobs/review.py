@@ -18,7 +18,8 @@ from pipelines.analysis.review import (
     read_reviewed,
     write_corrections_table,
 )
-from pipelines.command.run import add_column_option, add_storage_option, command_parser, run_command
+from pipelines.command.parser import add_column_option, add_storage_option, command_parser
+from pipelines.command.run import run_command
 from pipelines.lake.catalog import parse_columns
 from pipelines.lake.storage import Storage, parse_options
 

@@ -10,6 +10,7 @@ import torch
 from deltalake import CommitProperties, write_deltalake
 
 from pipelines.demo.tables import write_products
+from pipelines.lake.documents import write_json
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import (
     EXTRACTIONS,
@@ -19,7 +20,6 @@ from pipelines.lake.tables import (
     bucket_of,
     create_table,
 )
-from pipelines.nightly.runs import write_json
 from ulsdram_core.demo import DemoConfig, DemoProduct, generate
 from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.extractor import Extractor

@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.storage import Storage
-from pipelines.lake.tables import bucket_of
-from pipelines.nightly.work.embedding_folder import VECTORS
+from pipelines.lake.tables import VECTORS, bucket_of
 from ulsdram_core.schema import Status
 
 BLOCK_ROWS = 65_536

@@ -16,17 +16,10 @@ import polars as pl
 
 from pipelines.analysis.spreadsheet import neutralized
 from pipelines.lake.errors import QueryError
+from pipelines.lake.frames import _MISTAKES, _explain, collect
 from pipelines.lake.storage import Storage
 
 FORMATS = ("table", "csv", "parquet", "json")
-_MISTAKES = (
-    pl.exceptions.ColumnNotFoundError,
-    pl.exceptions.InvalidOperationError,
-    pl.exceptions.SchemaError,
-    pl.exceptions.SQLInterfaceError,
-    pl.exceptions.SQLSyntaxError,
-    FileNotFoundError,
-)
 
 
 def format_of(out: str | None, chosen: str | None) -> str:
@@ -60,14 +53,6 @@ def render(frame: pl.LazyFrame, *, rows: int = 50, width: int | None = None) -> 
     return f"{text}{more}"
 
 
-def collect(frame: pl.LazyFrame) -> pl.DataFrame:
-    """The answer in memory; what the query or the data got wrong is one clear line."""
-    try:
-        return frame.collect(engine="streaming")
-    except _MISTAKES as error:
-        raise QueryError(_explain(error)) from error
-
-
 def write(frame: pl.LazyFrame, *, out: Storage | None, kind: str) -> int:
     """Stream the answer to a file (to stdout without one); returns the number of rows."""
     with ExitStack() as stack:
@@ -94,13 +79,6 @@ def _deliver(part: Path, out: Storage | None) -> None:
         part.replace(out.path)
     else:
         out.fs.put_file(str(part), out.path)
-
-
-def _explain(error: Exception) -> str:
-    line = str(error).splitlines()[0]
-    if isinstance(error, FileNotFoundError):
-        return f"found a file gone ({line}): a vacuum removed it, expected a newer --at or --since"
-    return f"found a query that does not fit the table: {line}"
 
 
 def _sink_csv(frame: pl.LazyFrame, path: Path) -> int:

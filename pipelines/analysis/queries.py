@@ -6,11 +6,11 @@ An `extractions` frame has one row per product; a `values` frame (see `long_form
 import polars as pl
 
 from pipelines.lake.errors import QueryError
+from pipelines.lake.tables import VALUE_FIELDS
 from pipelines.normalization.normalizer import Normalizer
 from ulsdram_core.reasons import MEANINGS
 from ulsdram_core.schema import Status
 
-VALUE_FIELDS = ("attribute", "value", "normalized", "source", "start", "end", "confidence")
 PROVENANCE = ("model_id", "run_id", "extracted_at")
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipelines.analysis.output import collect
 from pipelines.analysis.results import ResultTable
 from pipelines.analysis.spreadsheet import neutralize, restore
 from pipelines.labelled.decisions import Decision, ReviewError, parse_decision
 from pipelines.lake.catalog import Catalog
+from pipelines.lake.frames import collect
 from pipelines.lake.storage import Storage
 
 QUEUE_COLUMNS = (

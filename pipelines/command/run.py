@@ -8,147 +8,33 @@ interrupted (128 + SIGINT, as shells count).
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import math
-import os
-import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from pipelines.command.parser import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_WRONG_REQUEST,
+    JobParser,
+    UsageError,
+    add_shared_options,
+    add_storage_option,
+)
+from pipelines.command.secrets import RedactingFormatter, redact, to_json
+from pipelines.errors import RunFailedError, Summary
 from pipelines.lake.storage import Storage, parse_options
 from ulsdram_core.errors import UlsdramError
 
-EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
-EXIT_CODES = (
-    f"Exit codes: {EXIT_DONE} done, {EXIT_FAILED} the run failed, "
-    f"{EXIT_WRONG_REQUEST} the request was wrong, {EXIT_INTERRUPTED} interrupted."
-)
-HIDDEN = "***"
-
-Summary = Mapping[str, Any]
 Main = Callable[[list[str] | None], Summary]
 
-_SECRET_NAME = r"(?:secret|passw(?:or)?d|(?:session|sas|auth)_?token|(?:access|account|api)_?key)"
-_SECRET_FIELD = re.compile(_SECRET_NAME, re.IGNORECASE)
-_SECRET_PAIR = re.compile(
-    rf"([\w-]*{_SECRET_NAME}[\w-]*[\"']?\s*[=:]\s*[\"']?)([^\s\"',;&}}]+)", re.IGNORECASE
-)
-_URI_USER = re.compile(r"(?<=://)[^/@\s]+@")
 _log = logging.getLogger(__name__)
-
-
-class UsageError(ValueError):
-    """The command line cannot be understood."""
-
-
-class RunFailedError(RuntimeError):
-    """The run ended as a failure that it can explain: one line, a summary, exit code 1."""
-
-    def __init__(self, message: str, *, summary: Summary | None = None) -> None:
-        super().__init__(message)
-        self.summary = dict(summary or {})
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to each option's help where there is one worth telling."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, argparse.SUPPRESS) or action.default == []:
-            return action.help
-        return super()._get_help_string(action)
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is an exception, so that it is reported like any other."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
-def command_parser(description: str, *, prog: str | None = None) -> argparse.ArgumentParser:
-    """A parser that already has the options every job takes."""
-    parser = _Parser(
-        prog=prog,
-        description=description,
-        epilog=EXIT_CODES,
-        allow_abbrev=False,
-        formatter_class=_HelpFormatter,
-    )
-    _add_shared_options(parser)
-    return parser
-
-
-def add_storage_option(parser: argparse.ArgumentParser) -> None:
-    """The option of every job that reads or writes by URI; `storage.parse_options` reads it."""
-    parser.add_argument(
-        "--storage-option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="endpoint_url, access_key_id, ... of the storage behind the URIs; repeatable; "
-        "else the usual environment variables count",
-    )
-
-
-def add_set_option(
-    parser: argparse.ArgumentParser, *, example: str, of: str = "the recipe"
-) -> None:
-    """The option of every job with settings, kept as `overrides`; `apply_override` reads it."""
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help=f"override one value of {of}, such as {example}; repeatable",
-    )
-
-
-def add_column_option(parser: argparse.ArgumentParser, *, roles: str) -> None:
-    """The option of every job that reads a products table; `parse_columns` reads it."""
-    parser.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="NAME=COLUMN",
-        help=f"where the products table keeps {roles}; repeatable",
-    )
-
-
-def num_workers(arguments: argparse.Namespace) -> int:
-    """What --workers says, checked."""
-    if arguments.workers < 1:
-        raise UsageError(f"--workers is {arguments.workers}, expected at least 1")
-    return int(arguments.workers)
-
-
-def local_folder(text: str) -> Path:
-    """What --out says, of a job that writes to this machine only."""
-    place = Storage.of(text)
-    if not place.is_local:
-        raise UsageError(f"--out is {text}, expected a folder on this machine; copy it afterwards")
-    return Path(place.path)
-
-
-def add_subcommand(commands: Any, name: str, *, description: str) -> argparse.ArgumentParser:
-    """A parser below `command_parser(...).add_subparsers()`; takes the shared options too."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=description,
-        description=description,
-        epilog=EXIT_CODES,
-        allow_abbrev=False,
-        formatter_class=_HelpFormatter,
-    )
-    # Given before the command's name, they must survive the subcommand's defaults.
-    _add_shared_options(parser, default=argparse.SUPPRESS)
-    return parser
 
 
 def run_command(main: Main, argv: Sequence[str] | None = None) -> NoReturn:
@@ -171,50 +57,15 @@ def run_command(main: Main, argv: Sequence[str] | None = None) -> NoReturn:
 def configure_logging(*, verbose: bool = False) -> None:
     """Log to stderr: our own progress always, everything with `verbose`; secrets are masked."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     for name in ("jobs", "pipelines", "ulsdram_core"):
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-def redact(text: str) -> str:
-    """`text` with credentials masked: user parts of URIs, `secret=...` pairs, secret variables."""
-    text = _SECRET_PAIR.sub(rf"\g<1>{HIDDEN}", _URI_USER.sub(f"{HIDDEN}@", text))
-    for name, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_FIELD.search(name):
-            text = text.replace(value, HIDDEN)
-    return text
-
-
-def to_json(summary: Summary) -> str:
-    """One line of strict JSON: no NaN, numpy scalars and paths as plain values, secrets masked."""
-    return json.dumps(_plain(summary), ensure_ascii=False, allow_nan=False)
-
-
-class _RedactingFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
-
-
-def _add_shared_options(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
-    parser.add_argument(
-        "--summary-out",
-        metavar="URI",
-        default=default,
-        help="also write the JSON summary (the last line printed) to this path or URI",
-    )
-    parser.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        default=default or False,
-        help="log details, and tracebacks of errors",
-    )
-
-
 def _shared_options(arguments: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog=_job_name(), add_help=False, allow_abbrev=False)
-    _add_shared_options(parser)
+    parser = JobParser(prog=_job_name(), add_help=False, allow_abbrev=False)
+    add_shared_options(parser)
     # Not every job takes it; those that do write their summary to the same storage.
     add_storage_option(parser)
     return parser.parse_known_args(arguments)[0]
@@ -336,20 +187,3 @@ def _deliver(summary: Summary, target: Storage | None, *, code: int) -> int:
 
 def _not_writable(uri: str, error: Exception) -> str:
     return f"--summary-out {uri} cannot be written: {_one_line(error)}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            str(key): HIDDEN if _SECRET_FIELD.search(str(key)) else _plain(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, str):
-        return redact(value)
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return _plain(value.item()) if hasattr(value, "item") else redact(str(value))

@@ -11,9 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.analysis.output import collect
 from pipelines.analysis.queries import live, long_form
 from pipelines.evaluate.quality import Quality, measure_quality
+from pipelines.lake.frames import collect
 
 KINDS = ("kept", "changed", "gained", "lost")
 SAMPLES = 60

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.analysis.results import table
-from pipelines.command.run import RunFailedError
 from pipelines.command.terminal import Style
 from pipelines.compare.differences import Answers, Comparison, GateCheck, GateLimits, compare
 from pipelines.compare.output import comparison_page, comparison_text, sample_cards
+from pipelines.errors import RunFailedError
 from pipelines.lake.extraction_rows import extraction_frame
 from pipelines.lake.products import ProductReader
 from pipelines.lake.storage import Storage

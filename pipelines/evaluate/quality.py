@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipelines.analysis.output import collect
+from pipelines.lake.frames import collect
 
 _KEY = ("product_id", "attribute", "source", "start", "end")
 

@@ -11,7 +11,8 @@ import ray.data
 import torch
 
 from pipelines.evaluate.slices import ROW, Members, is_member, numbered_dataset
-from pipelines.labelled.table import DecodePictures, LabelledTable, products_with_pixels
+from pipelines.labelled.pixels import BATCH, products_with_pixels, with_pixels
+from pipelines.labelled.table import LabelledTable
 from pipelines.lake.storage import Storage
 from ulsdram_core.checkpoint import load_model
 from ulsdram_core.extractor import DecodedProduct, Extractor
@@ -21,7 +22,6 @@ from ulsdram_core.parts import ExtractorConfig, ModelParts
 from ulsdram_core.process import tune_process
 from ulsdram_core.schema import Extraction, GoldSpan
 
-BATCH = 256
 # Grid of S_thr that Fig. 8 is drawn over.
 SWEEP = tuple(round(0.05 * step, 2) for step in range(2, 20))
 
@@ -211,32 +211,6 @@ def evaluate_table(
 
 def _threads(num_workers: int) -> int:
     return max(1, torch.get_num_threads() // num_workers)
-
-
-def decoded_dataset(table: LabelledTable, image: ImageConfig | None) -> ray.data.Dataset:
-    """Stream a labelled table with its pictures decoded for a model."""
-    return with_pixels(table.dataset(), table, image)
-
-
-def with_pixels(
-    dataset: ray.data.Dataset, table: LabelledTable, image: ImageConfig | None
-) -> ray.data.Dataset:
-    """Decode the pictures of a table's rows for a model."""
-    if image is None or not table.picture_columns:
-        return dataset
-    stage = DecodePictures(table.picture_columns, image)
-    return dataset.map_batches(
-        stage, batch_format="pyarrow", batch_size=BATCH, num_cpus=0.5, zero_copy_batch=True
-    )
-
-
-def kept_if_small(dataset: ray.data.Dataset, num_bytes: int, limit: int) -> ray.data.Dataset:
-    """Decode a small dataset once, into the object store, instead of in every epoch."""
-    if num_bytes > limit:
-        return dataset
-    # In order: a resumed run must meet the same batches.
-    dataset.context.execution_options.preserve_order = True
-    return dataset.materialize()
 
 
 def readable_table(evaluation: Mapping[str, Any]) -> str:

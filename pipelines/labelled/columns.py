@@ -1,6 +1,7 @@
 """What the columns of a labelled products table must hold; TableError says what they hold."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -97,3 +98,15 @@ def _is_text(kind: pa.DataType) -> bool:
 def _is_list(kind: pa.DataType) -> bool:
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(test(kind) for test in tests)
+
+
+def encoded_pictures(row: Mapping[str, Any], columns: Sequence[str]) -> list[bytes]:
+    """Return a row's picture bytes from binary and list<binary> columns."""
+    found: list[bytes] = []
+    for name in columns:
+        value = row.get(name)
+        if isinstance(value, bytes):
+            found.append(value)
+        elif isinstance(value, list):
+            found += [item for item in value if isinstance(item, bytes)]
+    return found

@@ -6,23 +6,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from pipelines.labelled.columns import TableError, picture_columns, require_gold, require_named
+from pipelines.labelled.columns import (
+    TableError,
+    encoded_pictures,
+    picture_columns,
+    require_gold,
+    require_named,
+)
 from pipelines.labelled.corrections import Corrections, CorrectionTally
 from pipelines.labelled.label_config import LabelConfig
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
-from ulsdram_core.errors import PictureError
-from ulsdram_core.image import ImageConfig, decode_picture
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.schema import GoldSpan, Product
 
-PIXELS = "pixels"
 _log = logging.getLogger(__name__)
 
 
@@ -66,7 +68,8 @@ class LabelledTable:
     def products(self, table: pa.Table) -> list[Product]:
         """Turn rows into products with encoded pictures."""
         return [
-            product for product, _ in _rows(table, self.columns, self.sources, self.corrections)
+            product
+            for product, _ in labelled_rows(table, self.columns, self.sources, self.corrections)
         ]
 
 
@@ -175,7 +178,7 @@ def _bare_products(table: LabelledTable, rows: pl.LazyFrame) -> Iterator[Product
     names = [name for name in table.names if name not in table.picture_columns]
     texts = [pl.when(corrected).then(pl.col(name)).alias(name) for name in table.text_columns]
     found = rows.select(names).with_columns(texts).collect(engine="streaming").to_arrow()
-    for product, _ in _rows(found, table.columns, table.sources, table.corrections):
+    for product, _ in labelled_rows(found, table.columns, table.sources, table.corrections):
         yield product
 
 
@@ -199,7 +202,7 @@ def correction_counts(tables: Iterable[LabelledTable]) -> dict[str, Any]:
         names = [name for name in table.names if name not in table.picture_columns]
         rows = table.scan().select(names).filter(_is_corrected(table))
         found = rows.collect(engine="streaming").to_arrow()
-        for product, _ in _rows(found, table.columns, table.sources, Corrections()):
+        for product, _ in labelled_rows(found, table.columns, table.sources, Corrections()):
             tally.add(product.product_id, product.texts, product.gold or ())
     return tally.compute() if tally else {}
 
@@ -296,49 +299,7 @@ def _gold_by_source(table: LabelledTable) -> dict[str, int]:
     return dict(counts.iter_rows())
 
 
-@dataclass(frozen=True)
-class DecodePictures:
-    """Ray Data stage: encoded pictures -> `pixels`, list<binary> of uint8 S*S*3; rest unchanged.
-
-    A picture that cannot be decoded is left out, as in extraction; the product stays.
-    """
-
-    columns: tuple[str, ...]
-    image: ImageConfig
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        pixels = [self._decode(row) for row in rows.select(list(self.columns)).to_pylist()]
-        kept = rows.drop_columns(list(self.columns))
-        return kept.append_column(PIXELS, pa.array(pixels, type=pa.list_(pa.binary())))
-
-    def _decode(self, row: Mapping[str, Any]) -> list[bytes]:
-        found = []
-        for data in encoded_pictures(row, self.columns):
-            try:
-                found.append(decode_picture(data, self.image).tobytes())
-            except PictureError:
-                continue  # prepare has counted it; extraction goes on without it
-        return found
-
-
-def encoded_pictures(row: Mapping[str, Any], columns: Sequence[str]) -> list[bytes]:
-    """Return a row's picture bytes from binary and list<binary> columns."""
-    found: list[bytes] = []
-    for name in columns:
-        value = row.get(name)
-        if isinstance(value, bytes):
-            found.append(value)
-        elif isinstance(value, list):
-            found += [item for item in value if isinstance(item, bytes)]
-    return found
-
-
-def pixel_arrays(cell: Sequence[bytes] | None, size: int) -> tuple[np.ndarray, ...]:
-    """Return a `pixels` cell as uint8 [S, S, 3] arrays, without copying."""
-    return tuple(np.frombuffer(data, np.uint8).reshape(size, size, 3) for data in cell or ())
-
-
-def _rows(
+def labelled_rows(
     table: pa.Table, columns: Columns, sources: Sequence[str], corrections: Corrections
 ) -> Iterator[tuple[Product, Mapping[str, Any]]]:
     for row in table.to_pylist():
@@ -353,16 +314,6 @@ def _rows(
             gold = corrections.apply(product_id, texts, gold or ()).spans
         pictures = tuple(encoded_pictures(row, columns.pictures()))
         yield Product(product_id, texts, pictures, _category(row, columns), gold), row
-
-
-def products_with_pixels(
-    rows: pa.Table, table: LabelledTable, size: int
-) -> list[tuple[Product, tuple[np.ndarray, ...]]]:
-    """Turn decoded rows into products and their pixels."""
-    return [
-        (product, pixel_arrays(row.get(PIXELS), size))
-        for product, row in _rows(rows, table.columns, table.sources, table.corrections)
-    ]
 
 
 def _gold(cell: Sequence[Mapping[str, Any]] | None) -> tuple[GoldSpan, ...] | None:

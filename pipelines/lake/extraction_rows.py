@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from pipelines.analysis.output import collect
-from pipelines.analysis.queries import VALUE_FIELDS
-from pipelines.lake.tables import EXTRACTIONS_SCHEMA
+from pipelines.lake.frames import collect
+from pipelines.lake.tables import EXTRACTIONS_SCHEMA, VALUE_FIELDS
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import AttributeScore, Extraction, Status, Value
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.analysis.output import collect
 from pipelines.lake.catalog import (
     SPECS,
     ProductFiles,
@@ -20,6 +19,7 @@ from pipelines.lake.catalog import (
     scan_products,
 )
 from pipelines.lake.errors import QueryError
+from pipelines.lake.frames import collect
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from ulsdram_core.schema import GoldSpan, Product

@@ -35,6 +35,7 @@ VALUE = pa.struct(
         ("confidence", pa.float32()),
     ]
 )
+VALUE_FIELDS = tuple(field.name for field in VALUE)
 SCORE = pa.struct([("attribute", pa.string()), ("score", pa.float32())])
 SPEC = pa.struct([("attribute", pa.string()), ("value", pa.string())])
 GOLD = pa.struct(
@@ -47,6 +48,8 @@ GOLD = pa.struct(
     ]
 )
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+# What an embedding model writes beside them.
+VECTORS = ("text_vector", "picture_vector", "joint_vector")
 
 EXTRACTIONS_SCHEMA = pa.schema(
     [

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.command.run import RunFailedError, redact
+from pipelines.command.secrets import redact
+from pipelines.errors import RunFailedError
+from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, RUNS
 from pipelines.nightly.crash import crash_point
-from pipelines.nightly.estimate import estimate
 from pipelines.nightly.gate import Check, RunStatistics, run_gate
-from pipelines.nightly.metrics import prometheus_text, push_metrics
 from pipelines.nightly.night import Night
 from pipelines.nightly.plan.plan import Plan, load_newest_plan
+from pipelines.nightly.plan.planner import estimate
 from pipelines.nightly.plan.scan import ScanTask
-from pipelines.nightly.report import call_webhook, write_reports
+from pipelines.nightly.report import call_webhook, prometheus_text, push_metrics, write_reports
 from pipelines.nightly.run import Run
 from pipelines.nightly.runs import (
     PUBLISHED,
@@ -25,8 +26,6 @@ from pipelines.nightly.runs import (
     close_run,
     find_open_run,
     open_run,
-    read_json,
-    write_json,
 )
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
 from pipelines.nightly.summary import (

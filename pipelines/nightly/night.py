@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from pipelines.cluster.tasks import WorkerDiedError
 from pipelines.lake.inputs import InputFile, list_inputs
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.storage import Storage
@@ -13,10 +14,9 @@ from pipelines.lake.tables import RUNS
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.plan.changes import ChangeRules
 from pipelines.nightly.plan.planner import PlanBuilder, check_columns
-from pipelines.nightly.plan.scan import FileSummary, ScanTask, read_summary, scan_file
-from pipelines.nightly.rowmap import PlannedFile
+from pipelines.nightly.plan.scan import FileSummary, PlannedFile, ScanTask, read_summary, scan_file
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
-from pipelines.nightly.work.executor import Executor, WorkerDiedError
+from pipelines.nightly.work.executor import Executor
 from pipelines.nightly.work.model import ModelFacts, ModelSource
 from ulsdram_core.reasons import Reason
 

@@ -4,11 +4,10 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.command.run import add_set_option, add_storage_option
+from pipelines.command.parser import add_set_option, add_storage_option
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.nightly.job import NightlyJob
-from pipelines.nightly.recipe import load_nightly_config
-from pipelines.nightly.settings import NightlyConfig, NightlyRequest
+from pipelines.nightly.settings import NightlyConfig, NightlyRequest, load_nightly_config
 from pipelines.nightly.work.model_folder import ModelFolder
 
 

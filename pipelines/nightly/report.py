@@ -3,13 +3,13 @@
 import json
 import logging
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
-from pipelines.command.run import redact
-from pipelines.nightly.metrics import GAUGES
-from pipelines.nightly.progress import as_duration
+from pipelines.command.secrets import redact
 from pipelines.nightly.runs import RunFolder
+from pipelines.nightly.work.waves import as_duration
 from ulsdram_core.reasons import MEANINGS, Reason
 
 _log = logging.getLogger(__name__)
@@ -85,3 +85,95 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def _number(value: Any) -> str:
     return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
+
+
+_PREFIX = "ulsdram_nightly"
+
+
+GAUGES = (
+    ("rows_in", "Input rows seen by the run."),
+    ("rows_extracted", "Rows decoded and modelled by the run."),
+    ("rows_unchanged", "Rows that needed no work."),
+    ("rows_vanished", "Products newly marked as vanished."),
+    ("rows_quarantine_table", "Rows that the quarantine table stands for."),
+    ("broken_pictures", "Pictures that could not be used, by rows that name them."),
+    ("poison_rows", "Rows that killed their worker every time."),
+    ("worker_failures", "Failed attempts of workers."),
+    ("seconds", "Wall time of the run."),
+    ("products_per_second", "Extracted rows per second of the run phase."),
+    ("start_seconds", "Time until the first rows of the run phase came back."),
+    ("efficiency", "Core seconds of decoding and model by those available, after the start."),
+    ("bytes_scanned", "Stored bytes read to find changes."),
+    ("bytes_read", "Stored bytes read to extract."),
+    ("bytes_written", "Bytes written to the extractions table."),
+    ("write_amplification", "Rows written by rows that changed or vanished."),
+    ("table_version", "Version of the extractions table after the run."),
+)
+
+
+_COUNTS = (
+    ("rows_by_status", "status", "Extracted rows by status."),
+    ("rows_by_reason", "reason", "Degraded and quarantined rows by reason."),
+)
+
+
+def prometheus_text(summary: Mapping[str, Any], *, finished_at: float) -> str:
+    """Gauges in the text format, for a node exporter's folder or a push gateway.
+
+    A run that did not publish says nothing of `last_success_timestamp_seconds`: a push gateway
+    keeps the value that an earlier run left there.
+    """
+    lines: list[str] = []
+    for name, text in GAUGES:
+        if summary.get(name) is not None:
+            lines += _gauge(name, text, [("", summary[name])])
+    for name, label, text in _COUNTS:
+        counts = summary.get(name.removeprefix("rows_")) or {}
+        lines += _gauge(name, text, [(_label(label, key), count) for key, count in counts.items()])
+    lines += _gate(summary.get("gate") or [])
+    lines += _gauge("finished_timestamp_seconds", "When the run ended.", [("", finished_at)])
+    is_published = summary["state"] == "published"
+    if is_published:
+        text = "When a run was last published."
+        lines += _gauge("last_success_timestamp_seconds", text, [("", finished_at)])
+    lines += _gauge("success", "Whether the run was published.", [("", int(is_published))])
+    return "\n".join(lines) + "\n"
+
+
+def push_metrics(gateway: str, table: str, text: str, *, seconds: float = 10.0) -> None:
+    """POST the metrics of one table to a push gateway; one that fails is only logged."""
+    url = f"{gateway.rstrip('/')}/metrics/job/{_PREFIX}/table/{quote(table, safe='')}"
+    # POST, not PUT: metrics that this run does not name keep their last value
+    request = urllib.request.Request(
+        url, data=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4"}
+    )
+    try:
+        urllib.request.urlopen(request, timeout=seconds).close()
+    except (OSError, ValueError) as error:
+        _log.warning("the metrics could not be pushed: %s", redact(str(error)))
+
+
+def _gate(checks: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What the gate found, its limits and its verdicts, by check."""
+    found, limits, passed = [], [], []
+    for check in checks:
+        label = _label("check", check["name"])
+        found.append((label, check["found"]))
+        limits.append((label, check["limit"]))
+        passed.append((label, int(check["is_passed"])))
+    return [
+        *_gauge("gate_found", "What a check of the gate found.", found),
+        *_gauge("gate_limit", "The most that a check of the gate lets pass.", limits),
+        *_gauge("gate_passed", "Whether a check of the gate passed.", passed),
+    ]
+
+
+def _gauge(name: str, text: str, samples: Iterable[tuple[str, object]]) -> list[str]:
+    full = f"{_PREFIX}_{name}"
+    lines = [f"{full}{label} {value}" for label, value in samples]
+    return [f"# HELP {full} {text}", f"# TYPE {full} gauge", *lines] if lines else []
+
+
+def _label(name: str, value: str) -> str:
+    escaped = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return f'{{{name}="{escaped}"}}'

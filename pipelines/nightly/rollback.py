@@ -12,18 +12,13 @@ import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from pipelines.lake.documents import write_json
 from pipelines.lake.history import Commit, commits_of, find_commit, matching_commit
 from pipelines.lake.snapshot import Snapshot, StoredFile
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, QUARANTINE_SCHEMA, RUNS, open_table
 from pipelines.nightly.gate import GateConfig
-from pipelines.nightly.runs import (
-    PUBLISHED,
-    RunFolder,
-    abandon_open_run,
-    new_run_id,
-    write_json,
-)
+from pipelines.nightly.runs import PUBLISHED, RunFolder, abandon_open_run, new_run_id
 from pipelines.nightly.summary import for_next_night
 from pipelines.nightly.table.lock import LockConfig, Owner, TableLock
 from pipelines.nightly.table.publish import Publisher, Rewritten

@@ -10,7 +10,8 @@ from functools import partial
 
 import polars as pl
 
-from pipelines.command.run import RunFailedError
+from pipelines.cluster.tasks import WorkerDiedError
+from pipelines.errors import RunFailedError
 from pipelines.lake.snapshot import Snapshot
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.gate import RunStatistics
@@ -29,7 +30,6 @@ from pipelines.nightly.table.publish import (
     staged_rows,
 )
 from pipelines.nightly.work.decode import DecodeSettings, InputChangedError
-from pipelines.nightly.work.executor import WorkerDiedError
 from pipelines.nightly.work.stages import Stages, settle_row
 from pipelines.nightly.work.staging import RowStamp, Staging
 from pipelines.nightly.work.waves import AttemptLog, WaveRun, WaveTotals

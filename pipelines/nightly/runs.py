@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.lake.storage import Storage, StorageError
+from pipelines.lake.documents import read_json, write_json
+from pipelines.lake.storage import Storage
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OPEN, RUN, PUBLISHED, ABANDONED = "open.json", "run.json", "published.json", "abandoned.json"
@@ -110,23 +111,6 @@ def close_run(runs: Storage, folder: RunFolder, summary: Mapping[str, Any]) -> N
     """Mark the run as published."""
     folder.write(PUBLISHED, summary)
     runs.join(OPEN).delete()
-
-
-def read_json(place: Storage) -> dict[str, Any] | None:
-    """A JSON object; None when the file is not there."""
-    try:
-        found = json.loads(place.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise StorageError(f"{place.uri} is not JSON: {error}; restore or remove it") from error
-    assert isinstance(found, dict)
-    return found
-
-
-def write_json(place: Storage, content: Mapping[str, Any]) -> None:
-    """Put a JSON object whole."""
-    place.write_bytes(json.dumps(content, ensure_ascii=False, indent=1).encode())
 
 
 def now_text() -> str:

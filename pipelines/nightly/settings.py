@@ -1,15 +1,19 @@
 """The nightly job's configuration and one request to it."""
 
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.command.recipes import apply_override
+from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
-from pipelines.nightly.estimate import EstimateConfig
 from pipelines.nightly.gate import GateConfig
 from pipelines.nightly.plan.chunks import ChunkConfig
+from pipelines.nightly.plan.planner import EstimateConfig
 from pipelines.nightly.plan.rows import RowSettings
 from pipelines.nightly.table.lock import LockConfig
 from pipelines.nightly.table.maintenance import MaintenanceConfig
@@ -121,3 +125,37 @@ class NightlyRequest:
             "model_id": facts.model_id,
             "rows": settings.signature(),
         }
+
+
+SHIPPED = Path(__file__).resolve().parents[2] / "jobs" / "recipes" / "nightly.toml"
+
+
+_KIND = "nightly"
+
+
+def load_nightly_config(recipe: Storage | None, overrides: Sequence[str] = ()) -> NightlyConfig:
+    """Read a recipe (the shipped one if None) and apply `a.b=value` overrides."""
+    place = recipe or Storage.of(SHIPPED)
+    try:
+        document = tomllib.loads(place.read_bytes().decode())
+    except FileNotFoundError as error:
+        raise ValueError(f"found no recipe at {place.uri}; name a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"recipe {place.uri} is not TOML: {error}") from error
+    found = document.pop("kind", None)
+    if found != _KIND:
+        raise ValueError(f"recipe {place.uri} has kind {found!r}, expected {_KIND!r}")
+    for override in overrides:
+        apply_override(document, override, example="waves.rows=5000")
+    try:
+        return NightlyConfig.model_validate(document)
+    except ValidationError as error:
+        raise ValueError(f"recipe {place.uri}: {_problems(error)}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    found = (
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+        for item in error.errors(include_url=False, include_context=False)
+    )
+    return "; ".join(found)

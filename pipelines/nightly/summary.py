@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pipelines.lake.digests import digest
 from pipelines.lake.inputs import InputFile
 from pipelines.nightly.gate import Check, GateConfig, RunStatistics
 from pipelines.nightly.plan.plan import Plan
-from pipelines.nightly.plan.rows import digest
 from pipelines.nightly.table.publish import Rewritten
 from pipelines.nightly.work.waves import WaveTotals
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from pipelines.command.run import redact
+from pipelines.command.secrets import redact
 from pipelines.prepare.compaction import WrittenFile
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.duplicates import Duplicates

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from ulsdram_core.labels import Matches, match_texts
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import GoldSpan
 
@@ -171,3 +172,15 @@ def _pair(pair: Any) -> tuple[Any, Any]:
     if isinstance(pair, list | tuple) and len(pair) == 2:
         return pair[0], pair[1]
     raise RowError(Reason.WRONG_TYPE, "a spec is neither {attribute, value} nor a pair")
+
+
+# Comparing costs (places in the text) x (words of the value); nobody tags longer values.
+MAX_VALUE_CHARS = 300
+
+
+def match_specs(texts: Mapping[str, str], specs: Iterable[tuple[str, str]]) -> Matches:
+    """`match_texts`; a value of more than 300 characters counts as missing from every text."""
+    given = list(dict.fromkeys(specs))
+    matches = match_texts(texts, [spec for spec in given if len(spec[1]) <= MAX_VALUE_CHARS])
+    too_long = [spec for spec in given if len(spec[1]) > MAX_VALUE_CHARS]
+    return Matches(matches.spans, (*matches.missing, *too_long))

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pipelines.cluster.connect import connect_cluster
 from pipelines.labelled.corrections import Corrections, read_corrections
 from pipelines.lake.storage import Storage
-from pipelines.prepare.column_search import find_columns
+from pipelines.prepare.columns import find_columns
 from pipelines.prepare.compaction import WrittenFile, plan_files, write_file
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.duplicates import find_duplicates

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from pipelines.lake.inputs import list_inputs as list_tables
 from pipelines.lake.storage import Storage
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.formats import is_parquet, is_whole, row_endings
 from pipelines.prepare.rows import Problem
 from pipelines.prepare.title_groups import SPLITS, split_of_name
 from ulsdram_core.reasons import Reason
@@ -228,3 +227,35 @@ _EXPECTED = {
     "mepave": "jdai.jave.fashion.{train,valid,test}[.txt] files",
     "tagged": "*.parquet, *.jsonl or *.csv files, nor a Delta table,",
 }
+
+
+PARQUET = (".parquet", ".parq", ".pq")
+
+
+LINES = (".jsonl", ".ndjson")
+
+
+CSV = (".csv",)
+
+
+PACKED = ".gz"
+
+
+def row_endings() -> tuple[str, ...]:
+    """Endings of all files that rows can be read from."""
+    return (*PARQUET, *LINES, *CSV, *(ending + PACKED for ending in LINES + CSV))
+
+
+def is_parquet(path: str) -> bool:
+    """Whether the file has row groups that can be read one by one."""
+    return path.lower().endswith(PARQUET)
+
+
+def is_csv(path: str) -> bool:
+    """Whether the file is text with a header line."""
+    return path.lower().removesuffix(PACKED).endswith(CSV)
+
+
+def is_whole(path: str) -> bool:
+    """Whether the file can only be read from its start: packed, or with line ends in values."""
+    return path.lower().endswith(PACKED) or is_csv(path)

@@ -15,10 +15,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.formats import PACKED, is_csv, is_parquet
 from pipelines.prepare.lines import open_lines, read_lines
 from pipelines.prepare.rows import Problem, RowError
-from pipelines.prepare.shards import InputFile, Shard
+from pipelines.prepare.shards import PACKED, InputFile, Shard, is_csv, is_parquet
 from ulsdram_core.reasons import Reason
 
 Row = dict[str, Any]

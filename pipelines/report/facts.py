@@ -6,15 +6,15 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.analysis.output import collect
 from pipelines.analysis.queries import live
 from pipelines.analysis.results import ResultTable
 from pipelines.evaluate.quality import Quality, measure_quality
+from pipelines.lake.documents import read_json
 from pipelines.lake.errors import QueryError
+from pipelines.lake.frames import collect
 from pipelines.lake.history import Moment
 from pipelines.lake.products import ProductReader
 from pipelines.lake.tables import RUNS
-from pipelines.nightly.runs import read_json
 
 MAX_RUNS = 12
 NEW_VALUES = 15

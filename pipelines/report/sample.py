@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from pipelines.analysis.output import collect
 from pipelines.analysis.queries import live
+from pipelines.lake.frames import collect
 from ulsdram_core.schema import Status
 
 UNSURE_SHARE = 0.25

@@ -12,7 +12,7 @@ from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from pipelines.evaluate.scoring import decoded_dataset, kept_if_small
+from pipelines.labelled.pixels import decoded_dataset, kept_if_small
 from pipelines.labelled.table import LabelledTable
 from pipelines.lake.storage import Storage, content_version
 from pipelines.train.rank import WorkerSettings

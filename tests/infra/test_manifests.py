@@ -16,7 +16,7 @@ from kustomize import render
 from manifests import check, cluster_spec, pod_templates
 
 from pipelines.lake.storage import Storage
-from pipelines.nightly.recipe import load_nightly_config
+from pipelines.nightly.settings import load_nightly_config
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "infra" / "k8s"

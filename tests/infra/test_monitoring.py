@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ray.dashboard.modules.metrics import dashboards
 
-from pipelines.nightly.metrics import GAUGES, prometheus_text
+from pipelines.nightly.report import GAUGES, prometheus_text
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "infra" / "monitoring"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.command.run import RunFailedError
+from pipelines.errors import RunFailedError
 from ulsdram_core.checkpoint import save_model
 from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.extractor import Extractor

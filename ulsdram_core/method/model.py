@@ -17,11 +17,11 @@ from ulsdram_core.encoders.recurrent_encoder import RecurrentEncoder
 from ulsdram_core.encoders.text_encoder import TextEncoder, TextEncoderConfig
 from ulsdram_core.method.attribute_head import HeadKind, build_head
 from ulsdram_core.method.fusion import FusionConfig
+from ulsdram_core.method.jave import ReaderConfig
 from ulsdram_core.method.range_policy import BertPolicy, PairFeatures, RangePolicyConfig
 from ulsdram_core.method.regions import PictureRegions
 from ulsdram_core.method.tagger import TaggerConfig
 from ulsdram_core.pairs import Pairs
-from ulsdram_core.reader_config import ReaderConfig
 
 # Pictures encoded at once when extracting: a batch of products may show any number of them.
 MAX_PICTURES = 64

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipelines.labelled.table import LabelledTable, encoded_pictures
+from pipelines.labelled.columns import encoded_pictures
+from pipelines.labelled.table import LabelledTable
 from pipelines.lake.inputs import file_version
 from pipelines.train.eclip.table import texts_of
 from ulsdram_core.eclip.embedder import Embedder, Vectors

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.command.recipes import apply_override
+from pipelines.command.recipes import RECIPES, apply_override
 from pipelines.lake.tables import Columns
-from pipelines.train.extractor.recipe import RECIPES
 from ulsdram_core.baselines.kplug import KplugConfig
 from ulsdram_core.baselines.value_ranker import RankerConfig
 from ulsdram_core.encoders.image_encoder import ImageEncoderConfig

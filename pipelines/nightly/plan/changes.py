@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from pipelines.lake.digests import from_hex
 from pipelines.lake.snapshot import BucketFiles
 from pipelines.lake.tables import SCHEMA_VERSION, id_hashes
-from pipelines.nightly.plan.rows import from_hex
 from pipelines.nightly.plan.scan import KEY_DTYPE
 from ulsdram_core.schema import Status
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.lake.inputs import InputFile
 from pipelines.lake.storage import Storage
-from pipelines.nightly.rowmap import RowMap
+from pipelines.nightly.plan.scan import RowMap
 
 
 class ChunkConfig(BaseModel):

@@ -15,12 +15,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.inputs import InputFile
 from pipelines.lake.storage import Storage, retrying
 from pipelines.nightly.plan.quarantine import ENTRY_SCHEMA
-from pipelines.nightly.plan.scan import FileSummary
-from pipelines.nightly.rowmap import PlannedFile, RowMap
-from pipelines.nightly.runs import read_json, write_json
+from pipelines.nightly.plan.scan import FileSummary, PlannedFile, RowMap
 
 
 @dataclass(slots=True)

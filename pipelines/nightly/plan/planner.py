@@ -1,15 +1,17 @@
 """Making a plan: the keys of all input files are compared with the table, bucket by bucket."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.storage import Storage, retrying
@@ -30,8 +32,7 @@ from pipelines.nightly.plan.quarantine import (
     losers_table,
 )
 from pipelines.nightly.plan.rows import RowSettings
-from pipelines.nightly.plan.scan import ScanTask, read_keys
-from pipelines.nightly.rowmap import PlannedFile, RowMap
+from pipelines.nightly.plan.scan import PlannedFile, RowMap, ScanTask, read_keys
 
 _KEY_ROWS_AT_ONCE = 3_000_000  # x 44 bytes x a few copies: under 1 GB
 _READS_AT_ONCE = 8
@@ -247,3 +248,32 @@ def _write_work(place: Storage, orders: np.ndarray, wave_rows: int) -> int:
             num_waves += 1
     retrying(lambda: place.write_bytes(sink.getvalue().to_pybytes()))
     return num_waves
+
+
+class EstimateConfig(BaseModel):
+    """What turns rows into time and money."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    products_per_second: float = Field(
+        50.0, gt=0, description="Assumed until a run of this table has measured it."
+    )
+    start_seconds: float = Field(60.0, ge=0, description="Start of the cluster and of the models.")
+    cost_per_hour: float = Field(0.0, ge=0, description="Price of the cluster, in any currency.")
+
+
+def estimate(plan: Plan, last: Mapping[str, Any] | None, config: EstimateConfig) -> dict[str, Any]:
+    """Rows, bytes, seconds and cost of running the plan."""
+    counts = plan.counts
+    rows = counts.extract - counts.staged
+    measured = float((last or {}).get("products_per_second") or 0.0)
+    rate = measured or config.products_per_second
+    seconds = config.start_seconds + rows / rate if rows else 0.0
+    return {
+        "rows_to_extract": rows,
+        "bytes_to_read": counts.bytes_to_read,
+        "estimated_seconds": round(seconds, 1),
+        "estimated_cost": round(seconds / 3600 * config.cost_per_hour, 4),
+        "assumed_products_per_second": round(rate, 3),
+        "is_rate_measured": bool(measured),
+    }

@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.tables import QUARANTINE_SCHEMA, SCHEMA_VERSION, id_hashes
-from pipelines.nightly.plan.scan import KEYLESS_REASONS
-from pipelines.nightly.rowmap import PlannedFile, RowMap
+from pipelines.nightly.plan.scan import KEYLESS_REASONS, PlannedFile, RowMap
 from ulsdram_core.reasons import Reason
 
 WHOLE = -1  # a row of WHOLE is a whole row group, a row group of WHOLE a whole file

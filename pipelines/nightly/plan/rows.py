@@ -5,8 +5,7 @@ Text is read as bytes, so that one invalid byte costs one row and not the row gr
 Where there is a trusted column, it covers that cell alone, except in rows whose cell is null.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.lake.digests import as_halves, digest
 from pipelines.lake.inputs import InputFile
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
@@ -243,34 +243,6 @@ def _contents(raw: RawRows) -> Iterator[tuple[bytes | None, ...]]:
     rows = zip(raw.texts, raw.categories, raw.pictures, raw.picture_uris, strict=True)
     for texts, category, pictures, uris in rows:
         yield (*texts, category, *pictures, b"", *uris)
-
-
-def digest(parts: Sequence[bytes | None]) -> bytes:
-    """16 bytes over the parts; their borders and nulls count."""
-    state = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        if part is None:
-            state.update(b"\xff" * 8)
-        else:
-            state.update(len(part).to_bytes(8, "little"))
-            state.update(part)
-    return state.digest()
-
-
-def as_halves(digests: Iterable[bytes]) -> np.ndarray:
-    """Digests as [N, 2] uint64."""
-    return np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
-
-
-def as_hex(halves: np.ndarray) -> list[str]:
-    """[N, 2] uint64 as 32 hex digits each, the form of `input_hash`."""
-    text = np.ascontiguousarray(halves, dtype="<u8").tobytes().hex()
-    return [text[i : i + 32] for i in range(0, len(text), 32)]
-
-
-def from_hex(hashes: Sequence[str]) -> np.ndarray:
-    """The inverse of `as_hex`."""
-    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype="<u8").reshape(-1, 2)
 
 
 def is_corruption(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.command.run import RunFailedError
+from pipelines.errors import RunFailedError
 from pipelines.lake.storage import Storage
 
 _log = logging.getLogger(__name__)

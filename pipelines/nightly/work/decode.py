@@ -11,9 +11,10 @@ from functools import partial
 
 import numpy as np
 
+from pipelines.lake.digests import as_hex
 from pipelines.lake.storage import Storage, retrying
 from pipelines.nightly.plan.chunks import Chunk, ChunkConfig, Part
-from pipelines.nightly.plan.rows import FileReader, RawRows, RowSettings, as_hex, is_corruption
+from pipelines.nightly.plan.rows import FileReader, RawRows, RowSettings, is_corruption
 from pipelines.nightly.work.model import DecodedRow, ModelFacts
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import decode_picture, picture_digest

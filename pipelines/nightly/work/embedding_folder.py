@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.lake.storage import Storage
+from pipelines.lake.tables import VECTORS
 from pipelines.nightly.work.model import DecodedRow, LoadedModel
 from pipelines.nightly.work.model_folder import ModelFolder
 from ulsdram_core.eclip.embedder import Embedder, Vectors
@@ -14,8 +15,6 @@ from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.process import tune_process
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import Extraction, Status
-
-VECTORS = ("text_vector", "picture_vector", "joint_vector")
 
 
 @dataclass(frozen=True, slots=True)

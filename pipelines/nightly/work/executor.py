@@ -1,19 +1,13 @@
 """Running the stages in this process; `ray_executor.py` runs the same ones on a cluster."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Protocol
 
+from pipelines.cluster.tasks import Item, Result, WorkerDiedError
 from pipelines.nightly.work.decode import DecodedBatch, InputChangedError, decode_chunk
 from pipelines.nightly.work.model import LoadedModel
 from pipelines.nightly.work.stages import Stages, extract_batch, failure_of
 from pipelines.nightly.work.waves import WaveRun
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class WorkerDiedError(RuntimeError):
-    """The process that worked on an item died, again and again."""
 
 
 class Executor(Protocol):

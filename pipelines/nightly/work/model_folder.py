@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.lake.digests import digest
+from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.inputs import file_version
 from pipelines.lake.storage import Storage
-from pipelines.nightly.plan.rows import digest
-from pipelines.nightly.runs import read_json, write_json
 from pipelines.nightly.work.model import DecodedRow, LoadedModel, ModelFacts
 from ulsdram_core.extractor import DecodedProduct, Extractor
 from ulsdram_core.image import ImageConfig

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from pipelines.cluster.connect import connect_cluster
-from pipelines.command.run import RunFailedError
+from pipelines.cluster.tasks import Item, Result, WorkerDiedError
+from pipelines.errors import RunFailedError
 from pipelines.nightly.plan.chunks import Chunk
 from pipelines.nightly.work.decode import (
     DecodedBatch,
@@ -27,7 +28,6 @@ from pipelines.nightly.work.decode import (
     decode_chunk,
     num_batches,
 )
-from pipelines.nightly.work.executor import Item, Result, WorkerDiedError
 from pipelines.nightly.work.stages import Stages, extract_batch, failure_of
 from pipelines.nightly.work.waves import Done, Failure, WaveRun
 from ulsdram_core.reasons import Reason

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipelines.command.run import RunFailedError
+from pipelines.errors import RunFailedError
+from pipelines.lake.digests import as_hex
 from pipelines.lake.storage import is_transient
 from pipelines.nightly.plan.chunks import Chunk
-from pipelines.nightly.plan.rows import as_hex
 from pipelines.nightly.work.decode import DecodedBatch, DecodeSettings, read_part
 from pipelines.nightly.work.model import LoadedModel, ModelSource
 from pipelines.nightly.work.staging import RowStamp, rows_table

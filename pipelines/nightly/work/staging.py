@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.lake.digests import from_hex
+from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.tables import SCHEMA_VERSION, VALUE, extractions_schema, id_hashes
-from pipelines.nightly.plan.rows import from_hex
-from pipelines.nightly.runs import read_json, write_json
 from pipelines.normalization.normalizer import Normalizer
 from ulsdram_core.schema import Extraction
 

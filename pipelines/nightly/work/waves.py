@@ -16,13 +16,12 @@ from dataclasses import dataclass, field, fields
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.command.run import RunFailedError
+from pipelines.errors import RunFailedError
+from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.storage import Storage
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.plan.chunks import Chunk
 from pipelines.nightly.plan.plan import Plan
-from pipelines.nightly.progress import Progress
-from pipelines.nightly.runs import read_json, write_json
 from pipelines.nightly.work.decode import InputChangedError
 from pipelines.nightly.work.staging import Staging
 from ulsdram_core.reasons import Reason
@@ -267,3 +266,39 @@ class AttemptLog:
         """The failure to record for a row that was tried often enough."""
         unseen = Failure(Reason.POISON_ROW, "ended the process that worked on it")
         return self._failures.get(chunk.name, unseen)
+
+
+class Progress:
+    """Counts rows against a total and logs every `interval` seconds."""
+
+    def __init__(self, total: int, *, interval: float = 10.0) -> None:
+        self._total = total
+        self._interval = interval
+        self._rows = 0
+        self._started = self._logged = time.monotonic()
+
+    def add(self, rows: int) -> None:
+        """Count rows that are done."""
+        self._rows += rows
+        now = time.monotonic()
+        if now - self._logged >= self._interval or self._rows == self._total:
+            self._logged = now
+            _log.info("%s", self._line(now - self._started))
+
+    def _line(self, seconds: float) -> str:
+        rate = self._rows / max(seconds, 1e-9)
+        left = (self._total - self._rows) / max(rate, 1e-9)
+        share = 100 * self._rows / max(1, self._total)
+        return (
+            f"{self._rows:,} of {self._total:,} products ({share:.1f}%), {rate:.1f} products/s, "
+            f"{as_duration(left)} left"
+        )
+
+
+def as_duration(seconds: float) -> str:
+    """Seconds for people: "42 s", "12 min", "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

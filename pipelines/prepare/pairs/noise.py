@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.nightly.plan.rows import digest
+from pipelines.lake.digests import digest
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import ImageConfig, decode_picture
 

@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.command.run import RunFailedError
+from pipelines.cluster.tasks import WorkerDiedError
+from pipelines.errors import RunFailedError
 from pipelines.lake.inputs import list_inputs
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
-from pipelines.nightly.work.executor import Executor, WorkerDiedError
+from pipelines.nightly.work.executor import Executor
 from pipelines.prepare.pairs.catalogs import Groups, Ties, placeholder_rows, repeated_rows
 from pipelines.prepare.pairs.duplicates import DuplicateConfig, StoredTraces, edge_tasks, find_edges
 from pipelines.prepare.pairs.noise import Noise, NoiseConfig

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.labelled.table import encoded_pictures
+from pipelines.labelled.columns import encoded_pictures
+from pipelines.lake.digests import digest
 from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.tables import Columns, id_digest
-from pipelines.nightly.plan.rows import digest
 from pipelines.prepare.pairs.noise import (
     Noise,
     NoiseConfig,

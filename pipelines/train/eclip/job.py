@@ -14,13 +14,13 @@ from pydantic import BaseModel
 from safetensors.torch import load_file
 
 from pipelines.cluster.connect import connect_cluster
+from pipelines.command.recipes import dump_recipe
 from pipelines.labelled.table import LabelledTable
 from pipelines.lake.storage import Storage
 from pipelines.train.eclip.recipe import EclipRecipe
 from pipelines.train.eclip.state import PretrainProgress, read_progress
 from pipelines.train.eclip.table import open_recipe_pairs
 from pipelines.train.eclip.worker import pretrain_worker
-from pipelines.train.extractor.recipe import dump_recipe
 from pipelines.train.runs import (
     fingerprint_of,
     finished_summary,

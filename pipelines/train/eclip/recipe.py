@@ -5,8 +5,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.command.recipes import read_recipe
 from pipelines.lake.tables import Columns
-from pipelines.train.extractor.recipe import read_recipe
 from ulsdram_core.eclip.dual_encoder import DualEncoderConfig
 from ulsdram_core.eclip.parts import EclipConfig
 from ulsdram_core.eclip.pretraining import PretrainConfig

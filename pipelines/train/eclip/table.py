@@ -5,15 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.labelled.table import (
-    PIXELS,
-    LabelledTable,
-    TableError,
-    footers,
-    parquet_files,
-    pixel_arrays,
-    text_columns,
-)
+from pipelines.labelled.pixels import PIXELS, pixel_arrays
+from pipelines.labelled.table import LabelledTable, TableError, footers, parquet_files, text_columns
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.train.eclip.recipe import EclipRecipe

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import torch
 
-from pipelines.labelled.table import LabelledTable, products_with_pixels
+from pipelines.labelled.pixels import products_with_pixels
+from pipelines.labelled.table import LabelledTable
 from ulsdram_core.batch import Batch, Example, collate
 from ulsdram_core.fit.fitting import length_sorted_batches
 from ulsdram_core.fit.hiding import Hiding

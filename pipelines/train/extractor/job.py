@@ -15,6 +15,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from pipelines.cluster.connect import connect_for_workers
+from pipelines.command.recipes import dump_recipe
 from pipelines.evaluate.scoring import SWEEP, Evaluation, evaluate_table
 from pipelines.labelled.corrections import Corrections, read_corrections
 from pipelines.labelled.table import (
@@ -27,7 +28,7 @@ from pipelines.labelled.table import (
 )
 from pipelines.lake.storage import Storage
 from pipelines.train.extractor.card import model_card
-from pipelines.train.extractor.recipe import CalibrationConfig, Recipe, dump_recipe
+from pipelines.train.extractor.recipe import CalibrationConfig, Recipe
 from pipelines.train.extractor.start import check_output, starting_model
 from pipelines.train.extractor.worker import train_worker
 from pipelines.train.runs import (

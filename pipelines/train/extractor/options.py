@@ -2,10 +2,11 @@
 
 import argparse
 
-from pipelines.command.run import add_set_option, add_storage_option, command_parser, num_workers
+from pipelines.command.parser import add_set_option, add_storage_option, command_parser, num_workers
+from pipelines.command.recipes import recipe_names
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.train.extractor.job import TrainRequest
-from pipelines.train.extractor.recipe import load_recipe, recipe_names
+from pipelines.train.extractor.recipe import load_recipe
 
 
 def train_parser(description: str, *, recipe: str | None) -> argparse.ArgumentParser:

@@ -1,14 +1,10 @@
 """Recipes: a whole training run as one TOML file, plus `key=value` overrides."""
 
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TypeVar
 
-import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.command.recipes import apply_override
+from pipelines.command.recipes import TRAINING, read_recipe
 from pipelines.labelled.label_config import LabelConfig
 from pipelines.lake.tables import Columns
 from ulsdram_core.fit.fitting import FitConfig
@@ -16,10 +12,6 @@ from ulsdram_core.image import ImageConfig
 from ulsdram_core.method.model import ModelConfig
 from ulsdram_core.pairs import RangeConfig
 from ulsdram_core.text import TextConfig
-
-RECIPES = Path(__file__).resolve().parents[3] / "jobs" / "recipes"
-TRAINING = "train"
-AnyRecipe = TypeVar("AnyRecipe", bound=BaseModel)
 
 
 class RunConfig(BaseModel):
@@ -105,59 +97,3 @@ class Recipe(BaseModel):
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by the name of a shipped one or by path, with `a.b=value` overrides."""
     return read_recipe(Recipe, name, overrides, example="fit.epochs=5")
-
-
-def read_recipe(
-    kind: type[AnyRecipe], name: str, overrides: Sequence[str], *, example: str
-) -> AnyRecipe:
-    """Read a recipe of any kind; `example` is an override to name in messages."""
-    wanted = str(kind.model_fields["kind"].default)
-    path = _find(name, wanted)
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"recipe {path} is not TOML: {error}") from error
-    if (found := document.get("kind", TRAINING)) != wanted:
-        raise ValueError(f"recipe {name} has kind {found!r}, expected {wanted!r}; name another one")
-    for override in overrides:
-        apply_override(document, override, example=example)
-    try:
-        return kind.model_validate(document)
-    except ValidationError as error:
-        raise ValueError(f"recipe {name}: {_first_problem(error, kind)}") from error
-
-
-def dump_recipe(recipe: BaseModel) -> str:
-    """Return the resolved recipe as TOML; unset values are left out."""
-    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
-
-
-def recipe_names(kind: str = TRAINING) -> list[str]:
-    """Names of the shipped recipes of one kind."""
-    names = []
-    for path in sorted(RECIPES.glob("*.toml")):
-        if tomllib.loads(path.read_text(encoding="utf-8")).get("kind", TRAINING) == kind:
-            names.append(path.stem)
-    return names
-
-
-def _find(name: str, kind: str) -> Path:
-    shipped = RECIPES / f"{name}.toml"
-    if shipped.is_file():
-        return shipped
-    path = Path(name)
-    if path.suffix == ".toml" and path.is_file():
-        return path
-    raise ValueError(
-        f"found no recipe {name!r}, expected a .toml file or one of: "
-        f"{', '.join(recipe_names(kind))}"
-    )
-
-
-def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        module = kind.__module__.replace(".", "/")
-        return f"unknown key {place}; see the field lists in {module}.py"
-    return f"{place}: {first['msg']}" if place else first["msg"].removeprefix("Value error, ")

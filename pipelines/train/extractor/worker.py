@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device, prepare_model
 
-from pipelines.labelled.table import LabelledTable, products_with_pixels
+from pipelines.labelled.pixels import products_with_pixels
+from pipelines.labelled.table import LabelledTable
 from pipelines.train.extractor.feed import Feed, FeedConfig
 from pipelines.train.extractor.recipe import Recipe
 from pipelines.train.log import TrainLog

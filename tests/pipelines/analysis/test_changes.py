@@ -7,7 +7,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines import analysis as a
-from pipelines.analysis.output import collect
+from pipelines.lake.frames import collect
 from pipelines.lake.history import Commit, find_commit, matching_commit
 
 

@@ -14,17 +14,10 @@ import ray
 from fsspec.implementations.memory import MemoryFileSystem
 from pydantic import BaseModel
 
-from pipelines.command.run import (
-    RunFailedError,
-    add_subcommand,
-    command_parser,
-    configure_logging,
-    local_folder,
-    num_workers,
-    redact,
-    run_command,
-    to_json,
-)
+from pipelines.command.parser import add_subcommand, command_parser, local_folder, num_workers
+from pipelines.command.run import configure_logging, run_command
+from pipelines.command.secrets import redact, to_json
+from pipelines.errors import RunFailedError
 from ulsdram_core.errors import LabelError, PictureError
 from ulsdram_core.reasons import Reason
 

@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 from pipelines.analysis import table
-from pipelines.command.run import RunFailedError
 from pipelines.command.terminal import Style
 from pipelines.compare.differences import Answers, GateLimits, compare
 from pipelines.compare.job import CompareRequest, run_comparison
+from pipelines.errors import RunFailedError
 from pipelines.lake.products import ProductReader
 from pipelines.lake.storage import Storage
 

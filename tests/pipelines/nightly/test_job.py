@@ -25,7 +25,7 @@ from shop_catalogue import (
     write_files,
 )
 
-from pipelines.command.run import RunFailedError
+from pipelines.errors import RunFailedError
 from pipelines.lake.storage import Storage
 from pipelines.nightly.job import NightlyJob
 from pipelines.nightly.settings import NightlyRequest

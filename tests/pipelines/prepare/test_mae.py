@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from pipelines.prepare.mae import read_mae
+from pipelines.prepare.mae import MaeError, parse_mae_item, read_mae
 from pipelines.prepare.rows import Problem
+from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import GoldSpan
 
 ITEM = {
@@ -110,3 +111,65 @@ def test_pictures_without_a_folder_are_counted(tmp_path, make_config, whole_file
     path.write_text(json.dumps([{**ITEM, "images": ["a/1.jpg", "a/2.jpg"]}]))
     [product] = read_mae(whole_file(path), make_config("mae", tmp_path))
     assert (product.num_pictures, product.broken_pictures) == (2, ["unreachable_picture"] * 2)
+
+
+PARSED_ITEM = {
+    "title": "Blue Jeans",
+    "text": "Soft  cotton",
+    "clean_title": "blue jeans",
+    "clean_text": "soft cotton",
+    "images": ["a/1.jpg", "a/2.jpg"],
+    "specs": {"Color": "Blue", "Material": "Cotton"},
+    "diffbotUri": "product|3|1",
+}
+
+
+def test_whole_item():
+    item = parse_mae_item(PARSED_ITEM)
+    assert item.product_id == "product|3|1"
+    assert item.texts == {"title": "Blue Jeans", "description": "Soft  cotton"}
+    assert item.pictures == ("a/1.jpg", "a/2.jpg")
+    assert item.specs == (("Color", "Blue"), ("Material", "Cotton"))
+    assert item.reasons == ()
+
+
+def test_clean_texts_where_given():
+    assert parse_mae_item(PARSED_ITEM, clean=True).texts["description"] == "soft cotton"
+    item = {"title": "Blue", "clean_title": ""}
+    assert parse_mae_item(item, clean=True).texts == {"title": "Blue"}
+
+
+@pytest.mark.parametrize(
+    ("item", "reasons"),
+    [
+        ({}, (Reason.NULL_ID, Reason.EMPTY_TEXT, Reason.NO_PICTURE)),
+        (PARSED_ITEM | {"images": None}, (Reason.NO_PICTURE,)),
+        (PARSED_ITEM | {"images": []}, (Reason.NO_PICTURE,)),
+        (PARSED_ITEM | {"images": {"a": 1}}, (Reason.WRONG_TYPE, Reason.NO_PICTURE)),
+        (PARSED_ITEM | {"images": ["a.jpg", None]}, (Reason.WRONG_TYPE,)),
+        (PARSED_ITEM | {"specs": ["Color"]}, (Reason.WRONG_TYPE,)),
+        (PARSED_ITEM | {"specs": None}, ()),
+        (PARSED_ITEM | {"title": 3}, (Reason.WRONG_TYPE,)),
+        (PARSED_ITEM | {"title": " ", "text": ""}, (Reason.EMPTY_TEXT,)),
+        (PARSED_ITEM | {"diffbotUri": None}, (Reason.NULL_ID,)),
+    ],
+)
+def test_what_an_item_lacks_is_named(item, reasons):
+    assert parse_mae_item(item).reasons == reasons
+
+
+def test_specs_become_pairs():
+    specs = {"Size": 10, "Color": ["Blue", "Navy", "Blue"], " ": "x", "Fit": "  ", "Sold": True}
+    item = parse_mae_item(PARSED_ITEM | {"specs": specs})
+    assert item.specs == (("Size", "10"), ("Color", "Blue"), ("Color", "Navy"))
+    assert item.reasons == (Reason.WRONG_TYPE,)
+
+
+def test_one_picture_may_be_a_bare_path():
+    assert parse_mae_item(PARSED_ITEM | {"images": "a.jpg"}).pictures == ("a.jpg",)
+
+
+@pytest.mark.parametrize("item", [None, [], "x", 3])
+def test_anything_but_an_object_is_an_error(item):
+    with pytest.raises(MaeError, match="expected a JSON object"):
+        parse_mae_item(item)

@@ -6,8 +6,10 @@ from decimal import Decimal
 import pytest
 
 from pipelines.prepare.rows import (
+    MAX_VALUE_CHARS,
     RowError,
     check_texts,
+    match_specs,
     num_overlaps,
     order_spans,
     specs_of,
@@ -100,3 +102,17 @@ def test_spans_stand_in_reading_order_once():
     late = GoldSpan("a", "x", 0, 1, "description")
     ordered = order_spans([late, inner, outer, inner], ["title", "description"])
     assert ordered == [outer, inner, late]
+
+
+def test_long_values_are_missing_not_sought():
+    long = "a " * MAX_VALUE_CHARS
+    matches = match_specs({"title": long}, [("x", long), ("y", "a"), ("y", "b")])
+    assert {span.attribute for span in matches.spans} == {"y"}
+    assert matches.missing == (("y", "b"), ("x", long))
+
+
+@pytest.mark.timeout(60)
+def test_hostile_values_cost_bounded_time():
+    value = "a " * (MAX_VALUE_CHARS // 2 - 1)
+    specs = [("x", f"{value}{letter}") for letter in "bcdefghij"]
+    assert match_specs({"title": "a " * 20_000}, specs).missing == tuple(specs)

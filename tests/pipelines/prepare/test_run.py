@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.lake.tables import Columns, products_schema
+from pipelines.prepare.mepave import join_tags
 from pipelines.prepare.run import prepare
 from pipelines.prepare.title_groups import title_group
-from ulsdram_core.mepave import join_tags
 from ulsdram_core.schema import GoldSpan
 
 pytestmark = pytest.mark.ray

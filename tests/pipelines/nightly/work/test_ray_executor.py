@@ -13,7 +13,7 @@ from shop_catalogue import (
     write_files,
 )
 
-from pipelines.command.run import RunFailedError
+from pipelines.errors import RunFailedError
 from pipelines.lake.storage import Storage
 from pipelines.nightly.work import ray_executor
 from pipelines.nightly.work.ray_executor import PoolSizes, WorkerConfig, pool_sizes

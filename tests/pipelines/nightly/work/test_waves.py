@@ -6,12 +6,11 @@ import pytest
 from run_job import Call, small_config
 from shop_catalogue import SCHEMA, extractions, product, products, write_files
 
-from pipelines.command.run import RunFailedError
+from pipelines.errors import RunFailedError
 from pipelines.lake.inputs import InputFile
 from pipelines.lake.storage import Storage
 from pipelines.nightly.plan.chunks import Chunk, ChunkConfig, cut_wave
-from pipelines.nightly.plan.scan import FileSummary
-from pipelines.nightly.rowmap import PlannedFile, RowMap
+from pipelines.nightly.plan.scan import FileSummary, PlannedFile, RowMap
 
 FILES = [
     PlannedFile(InputFile("a", 1, "v"), FileSummary(row_groups=[(10, 100), (5, 50)])),

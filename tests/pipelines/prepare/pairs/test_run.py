@@ -7,10 +7,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.eclip.components import component_sizes, components, merge
 from pipelines.lake.storage import Storage
 from pipelines.nightly.work.executor import LocalExecutor
-from pipelines.prepare.pairs.catalogs import Ties, placeholder_rows, repeated_rows
+from pipelines.prepare.pairs.catalogs import (
+    Ties,
+    component_sizes,
+    components,
+    merge,
+    placeholder_rows,
+    repeated_rows,
+)
 from pipelines.prepare.pairs.duplicates import (
     DuplicateConfig,
     Edges,

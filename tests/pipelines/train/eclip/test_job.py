@@ -3,14 +3,14 @@ import json
 import pytest
 from small_run import SMALL_PRETRAINING as SMALL
 
+from pipelines.command.recipes import recipe_names
 from pipelines.demo.tables import write_splits
-from pipelines.evaluate.scoring import DecodePictures
+from pipelines.labelled.pixels import DecodePictures
 from pipelines.labelled.table import TableError
 from pipelines.lake.storage import Storage
 from pipelines.train.eclip.job import PretrainRequest, pretrain, starting_encoders
 from pipelines.train.eclip.recipe import ECLIP, load_eclip_recipe
 from pipelines.train.eclip.table import open_recipe_pairs, pairs_of_rows
-from pipelines.train.extractor.recipe import recipe_names
 from ulsdram_core.demo import DemoConfig
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.eclip.pairs import catalog_number, collate_pairs

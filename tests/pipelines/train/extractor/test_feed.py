@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pipelines.labelled.label_config import LabelConfig
-from pipelines.labelled.table import DecodePictures, learn_labels, open_labelled
+from pipelines.labelled.pixels import DecodePictures
+from pipelines.labelled.table import learn_labels, open_labelled
 from pipelines.lake.storage import Storage
 from pipelines.train.extractor.feed import Feed, FeedConfig
 from ulsdram_core.encoders.tokenizer import build_tokenizer

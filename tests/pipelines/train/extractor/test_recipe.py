@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from pipelines.train.extractor.recipe import dump_recipe, load_recipe, recipe_names
+from pipelines.command.recipes import dump_recipe, recipe_names
+from pipelines.train.extractor.recipe import load_recipe
 from pipelines.train.extractor.start import extractor_config
 from ulsdram_core.batch import collate
 from ulsdram_core.demo import DemoConfig, generate

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from pipelines.prepare.column_search import find_columns
+from pipelines.prepare.columns import find_columns
 from pipelines.prepare.config import TaggedColumns
 from pipelines.prepare.rows import Problem
 from pipelines.prepare.shards import list_inputs

@@ -10,9 +10,9 @@ import pytest
 from run_job import small_config
 from shop_catalogue import product, products, write_file, write_files
 
-from pipelines.command.run import RunFailedError
+from pipelines.errors import RunFailedError
 from pipelines.lake.snapshot import StoredFile
-from pipelines.nightly.metrics import prometheus_text
+from pipelines.nightly.report import prometheus_text
 from pipelines.nightly.summary import write_numbers
 from pipelines.nightly.table.publish import Rewritten
 

@@ -3,8 +3,7 @@
 import pytest
 
 from pipelines.lake.storage import Storage
-from pipelines.nightly.recipe import load_nightly_config
-from pipelines.nightly.settings import NightlyConfig
+from pipelines.nightly.settings import NightlyConfig, load_nightly_config
 
 
 def test_the_shipped_recipe_spells_out_the_defaults():
