@@ -40,7 +40,7 @@ def shop(tmp_path_factory):
     text = TextProcessor(parts.tokenizer, parts.config.text)
     pairs = list(read_pairs(rows, text, parts.config.image))
     optim = {"text_rate": 3e-3, "image_rate": 3e-3}
-    options = {"epochs": 4, "stream_pairs": 32, "optim": optim}
+    options = {"epochs": 4, "stream_pairs": 32, "optim": optim, "precision": "fp32"}
     list(pretrain(parts, pairs, PretrainConfig.model_validate(options)))
     save_eclip(parts, folder / "model")
     return folder
