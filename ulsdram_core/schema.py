@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from ulsdram_core.reasons import Reason
 
 SCHEMA_VERSION = 1
@@ -58,6 +60,18 @@ class Product:
     def gold_attributes(self) -> tuple[str, ...]:
         """Attributes with at least one gold span, each once, in order of appearance."""
         return tuple(dict.fromkeys(span.attribute for span in self.gold or ()))
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedProduct:
+    """A product ready for a model; pictures are uint8 [S, S, 3], equal ones the same array."""
+
+    product_id: str
+    texts: Mapping[str, str]
+    pictures: tuple[np.ndarray, ...] = ()
+    category: str | None = None
+    reason: Reason | None = None
+    """Why no picture is usable, if none is."""
 
 
 @dataclass(frozen=True, slots=True)

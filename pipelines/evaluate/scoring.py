@@ -15,12 +15,12 @@ from pipelines.labelled.pixels import BATCH, products_with_pixels, with_pixels
 from pipelines.labelled.table import LabelledTable
 from pipelines.lake.storage import Storage
 from ulsdram_core.checkpoint import load_model
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.metrics import ExtractionMetrics, JudgedValue, gold_spans, judge_values
 from ulsdram_core.parts import ExtractorConfig, ModelParts
 from ulsdram_core.process import tune_process
-from ulsdram_core.schema import Extraction, GoldSpan
+from ulsdram_core.schema import DecodedProduct, Extraction, GoldSpan
 
 # Grid of S_thr that Fig. 8 is drawn over.
 SWEEP = tuple(round(0.05 * step, 2) for step in range(2, 20))

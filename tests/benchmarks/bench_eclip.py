@@ -30,7 +30,7 @@ from ulsdram_core.eclip.parts import EclipParts, assemble_eclip
 from ulsdram_core.eclip.pretraining import build_step
 from ulsdram_core.eclip.streams import MultiStream
 from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
-from ulsdram_core.extractor import DecodedProduct
+from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.text import TextProcessor
 
 DISTINCT = 64

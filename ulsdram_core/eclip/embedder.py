@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ulsdram_core.batch import Batch, Example, collate, length_batches
 from ulsdram_core.eclip.parts import EclipParts, load_eclip
-from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.precision import PrecisionChoice, autocast, choose_device, choose_precision
+from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.text import TextError, TextProcessor, Window
 
 

@@ -25,7 +25,7 @@ from ulsdram_core.eclip.scores import (
     normalized_information,
     purity,
 )
-from ulsdram_core.extractor import DecodedProduct
+from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.seeding import generator_of
 
 MODALITIES: tuple[Modality, ...] = ("text", "picture", "both")

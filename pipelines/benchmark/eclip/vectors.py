@@ -20,8 +20,8 @@ from pipelines.lake.inputs import file_version
 from pipelines.train.eclip.table import texts_of
 from ulsdram_core.eclip.embedder import Embedder, Vectors
 from ulsdram_core.errors import PictureError
-from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.image import ImageConfig, decode_picture, picture_digest
+from ulsdram_core.schema import DecodedProduct
 
 BATCH = 256
 PICTURE_HASH = "picture_hash"

@@ -15,11 +15,11 @@ from pipelines.lake.digests import as_hex
 from pipelines.lake.storage import Storage, retrying
 from pipelines.nightly.plan.chunks import Chunk, ChunkConfig, Part
 from pipelines.nightly.plan.rows import FileReader, RawRows, RowSettings, is_corruption
-from pipelines.nightly.work.model import DecodedRow, ModelFacts
+from pipelines.nightly.work.model import ModelFacts
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import decode_picture, picture_digest
 from ulsdram_core.reasons import Reason
-from ulsdram_core.schema import Extraction, Status
+from ulsdram_core.schema import DecodedProduct, Extraction, Status
 
 _FETCHES_AT_ONCE = 8
 
@@ -42,7 +42,7 @@ class DecodedBatch:
     """Rows of one model call. `settled` rows need no model; `hashes` has one per input row."""
 
     chunk: Chunk
-    rows: list[DecodedRow] = field(default_factory=list)
+    rows: list[DecodedProduct] = field(default_factory=list)
     row_hashes: list[str] = field(default_factory=list)
     settled: list[Extraction] = field(default_factory=list)
     settled_hashes: list[str] = field(default_factory=list)
@@ -76,10 +76,10 @@ def decode_chunk(chunk: Chunk, settings: DecodeSettings) -> list[DecodedBatch]:
     return batches
 
 
-def _batch(chunk: Chunk, items: Sequence[tuple[DecodedRow | Extraction, str]]) -> DecodedBatch:
+def _batch(chunk: Chunk, items: Sequence[tuple[DecodedProduct | Extraction, str]]) -> DecodedBatch:
     batch = DecodedBatch(chunk)
     for item, input_hash in items:
-        if isinstance(item, DecodedRow):
+        if isinstance(item, DecodedProduct):
             batch.rows.append(item)
             batch.row_hashes.append(input_hash)
         else:
@@ -104,7 +104,7 @@ def read_part(part: Part, settings: RowSettings) -> tuple[RawRows, int]:
 
 def _decode_rows(
     raw: RawRows, settings: DecodeSettings, pictures: "_Pictures"
-) -> list[tuple[DecodedRow | Extraction, str]]:
+) -> list[tuple[DecodedProduct | Extraction, str]]:
     hashes = as_hex(raw.hashes)
     pictures.fetch(raw)
     return [(_decode_row(raw, i, settings, pictures), hashes[i]) for i in range(len(raw.ids))]
@@ -112,7 +112,7 @@ def _decode_rows(
 
 def _decode_row(
     raw: RawRows, i: int, settings: DecodeSettings, pictures: "_Pictures"
-) -> DecodedRow | Extraction:
+) -> DecodedProduct | Extraction:
     product_id = _id_text(raw.ids[i])
     if raw.wrong_text:
         return Extraction(product_id, Status.QUARANTINED, Reason.WRONG_TYPE)
@@ -127,7 +127,7 @@ def _decode_row(
     except UnicodeDecodeError:
         return Extraction(product_id, Status.QUARANTINED, Reason.INVALID_TEXT)
     found, reason = pictures.of(raw, i)
-    return DecodedRow(product_id, texts, found, name, reason)
+    return DecodedProduct(product_id, texts, found, name, reason)
 
 
 def _id_text(product_id: bytes | None) -> str:

@@ -21,13 +21,14 @@ from pipelines.train.log import TrainLog
 from pipelines.train.rank import WorkerSettings, report, shard_tables
 from pipelines.train.state import Progress, load_state, save_state, state_of
 from ulsdram_core.checkpoint import load_model
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.fit.losses import ExtractionLoss
 from ulsdram_core.fit.step import StepResult, TrainStep
 from ulsdram_core.metrics import ExtractionMetrics
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.precision import choose_precision
 from ulsdram_core.process import tune_process
+from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.text import TextProcessor
 
 log = logging.getLogger(__name__)

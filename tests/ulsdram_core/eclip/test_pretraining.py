@@ -15,10 +15,10 @@ from ulsdram_core.eclip.pretraining import PretrainConfig, pretrain
 from ulsdram_core.eclip.retrieval import best_matches, recall_at
 from ulsdram_core.eclip.validation import embed_pairs
 from ulsdram_core.errors import CheckpointError
-from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.image import decode_picture
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import ExtractorConfig
+from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.seeding import generator_of
 from ulsdram_core.text import TextProcessor
 
