@@ -1,13 +1,7 @@
 """The speed benchmark: its peers are fair, its figures mean what their names say."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
-
 from speed.agreement import agreement, compare
 from speed.catalogue import listings
 from speed.fitted import TINY, gold_found, make

@@ -169,11 +169,6 @@ class Alignment:
             if span.start_unit < last and span.end_unit > window.first_unit
         )
 
-    def owned_by(self, window: Window) -> tuple[AlignedSpan, ...]:
-        """Spans whose first unit the window owns; over all windows each span occurs once."""
-        first, last = window.owned
-        return tuple(span for span in self.spans if first <= span.start_unit < last)
-
 
 def align_gold(
     windows: Sequence[Window],
@@ -254,35 +249,16 @@ def _paint(spans: list[tuple[AlignedSpan, int, int]], window: Window) -> np.ndar
     return tags_U
 
 
-def spans_from_tags(
-    tags_U: np.ndarray, sources_U: np.ndarray | None = None
-) -> list[tuple[int, int]]:
-    """Half-open unit spans of one row of O, B, I."""
-    sources_1U = None if sources_U is None else np.asarray(sources_U)[None]
-    _, starts, ends = batch_spans_from_tags(np.asarray(tags_U)[None], sources_NU=sources_1U)
-    return list(zip(starts.tolist(), ends.tolist(), strict=True))
-
-
-def batch_spans_from_tags(
-    tags_NU: np.ndarray,
-    lengths_N: np.ndarray | None = None,
-    sources_NU: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(row, start, end) of the spans of padded rows, by row and start, without a loop over rows.
-
-    `lengths_N` counts each row's units (default: all U), what lies beyond is padding;
-    `sources_NU` is each unit's source (default: one source).
-    """
-    rows, _, starts, ends = batch_class_spans_from_tags(tags_NU, lengths_N, sources_NU)
-    return rows, starts, ends
-
-
 def batch_class_spans_from_tags(
     tags_NU: np.ndarray,
     lengths_N: np.ndarray | None = None,
     sources_NU: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(row, attribute, start, end) of multi-class rows; otherwise as batch_spans_from_tags."""
+    """(row, attribute, start, end) of padded rows of multi-class tags, by row and start.
+
+    There is no loop over rows. `lengths_N` counts each row's units (default: all U), what lies
+    beyond is padding; `sources_NU` is each unit's source (default: one source).
+    """
     tags_NU = np.asarray(tags_NU)
     num_rows, num_units = tags_NU.shape
     inside_NU = tags_NU > O
@@ -316,7 +292,12 @@ def match_texts(
     overwrite: bool = False,
     unit: UnitKind = "word",
 ) -> Matches:
-    """match_values in each of the texts (source -> text), and the values found nowhere."""
+    """MAE's rule: every occurrence of each value's units in each text, in any case.
+
+    `texts` maps source to text. Spans of different attributes may overlap. With `overwrite`, as in
+    the released code, later specs overwrite earlier ones unit by unit; what is left of an
+    overwritten span is a span.
+    """
     specs = list(dict.fromkeys(specs))
     spans: list[GoldSpan] = []
     found: set[int] = set()
@@ -331,22 +312,6 @@ def match_texts(
             spans.append(GoldSpan(specs[number][0], text[start:end], start, end, source))
     missing = tuple(spec for number, spec in enumerate(specs) if number not in found)
     return Matches(tuple(dict.fromkeys(spans)), missing)
-
-
-def match_values(
-    text: str,
-    specs: Iterable[tuple[str, str]],
-    *,
-    source: str = "title",
-    overwrite: bool = False,
-    unit: UnitKind = "word",
-) -> list[GoldSpan]:
-    """MAE's rule: every occurrence of each value's units in the text, in any case.
-
-    Spans of different attributes may overlap. With `overwrite`, as in the released code, later
-    specs overwrite earlier ones unit by unit; what is left of an overwritten span is a span.
-    """
-    return list(match_texts({source: text}, specs, overwrite=overwrite, unit=unit).spans)
 
 
 def _occurrences(

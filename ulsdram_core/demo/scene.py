@@ -23,7 +23,6 @@ from ulsdram_core.demo.garments import (
 from ulsdram_core.demo.sketch import Point, Sketch
 
 Box = tuple[int, int, int, int]
-SMALL_SHARE = 0.25  # a small product's box covers less than this share of the picture
 _FINE = 2  # pixels drawn for each pixel kept, along each side
 
 _DRAW = {

@@ -1,7 +1,7 @@
 """Pairs of a text and a picture, with the number of the product that they list."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from ulsdram_core.batch import Batch, Example, collate
-from ulsdram_core.errors import PictureError
-from ulsdram_core.image import ImageConfig, decode_picture
 from ulsdram_core.schema import Product
 from ulsdram_core.seeding import generator_of
 from ulsdram_core.text import TextError, TextProcessor, Window
@@ -59,22 +57,6 @@ def make_pair(
     if not windows or not pictures:
         return None
     return Pair(windows[0], tuple(pictures), catalog_number(catalog_id, product.product_id))
-
-
-def read_pairs(
-    products: Sequence[tuple[Product, str | None]], text: TextProcessor, image: ImageConfig
-) -> Iterator[Pair]:
-    """Decode (product, catalog id) rows; rows without usable text or picture are left out."""
-    for product, catalog_id in products:
-        pictures = []
-        for data in product.pictures:
-            try:
-                pictures.append(decode_picture(data, image))
-            except PictureError:
-                continue
-        pair = make_pair(product, pictures, text, catalog_id)
-        if pair is not None:
-            yield pair
 
 
 def collate_pairs(pairs: Sequence[Pair], *, picture_size: int) -> PairBatch:

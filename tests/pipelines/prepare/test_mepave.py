@@ -4,11 +4,11 @@ import pickle
 from pathlib import Path
 
 import pytest
+from mepave_tags import join_tags
 
 from pipelines.prepare.mepave import (
     MepaveError,
     MepaveProblem,
-    join_tags,
     parse_mepave_line,
     read_mepave,
     split_tags,

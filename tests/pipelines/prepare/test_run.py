@@ -7,9 +7,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mepave_tags import join_tags
 
 from pipelines.lake.tables import Columns, products_schema
-from pipelines.prepare.mepave import join_tags
 from pipelines.prepare.run import prepare
 from pipelines.prepare.title_groups import title_group
 from ulsdram_core.schema import GoldSpan

@@ -9,7 +9,7 @@ from ulsdram_core.demo.catalog import catalog_root
 from ulsdram_core.demo.cloth import cloth_color, weave_cloth
 from ulsdram_core.demo.dice import Dice
 from ulsdram_core.demo.facts import draw_facts
-from ulsdram_core.demo.scene import SMALL_SHARE, draw_scene
+from ulsdram_core.demo.scene import draw_scene
 
 CONFIG = DemoConfig(picture_size=64, seed=3)
 
@@ -34,7 +34,7 @@ def test_a_share_is_small_and_off_centre(drawings):
     small = [drawing.box for drawing in drawings if drawing.is_small]
     assert 0.14 < len(small) / len(drawings) < 0.27
     for left, top, right, bottom in small:
-        assert (right - left) * (bottom - top) / 64**2 <= SMALL_SHARE * 1.1
+        assert (right - left) * (bottom - top) / 64**2 <= 0.25 * 1.1
         aside = max(abs((left + right) / 2 - 32), abs((top + bottom) / 2 - 32))
         assert aside > 2
     shares = [(r - x) * (b - y) / 64**2 for x, y, r, b in (d.box for d in drawings)]

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from eclip_in_memory import pretrain
 
 from ulsdram_core.checkpoint import load_model, save_model
 from ulsdram_core.eclip.bridge import assemble_from_eclip
@@ -11,7 +12,7 @@ from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.eclip.growth import Growth, GrowthConfig
 from ulsdram_core.eclip.pairs import catalog_number, draw_streams, make_pair, order_pairs
 from ulsdram_core.eclip.parts import load_eclip, save_eclip
-from ulsdram_core.eclip.pretraining import PretrainConfig, pretrain
+from ulsdram_core.eclip.pretraining import PretrainConfig
 from ulsdram_core.eclip.retrieval import best_matches, recall_at
 from ulsdram_core.eclip.validation import embed_pairs
 from ulsdram_core.errors import CheckpointError

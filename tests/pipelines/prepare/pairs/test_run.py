@@ -12,7 +12,6 @@ from pipelines.nightly.work.executor import LocalExecutor
 from pipelines.prepare.pairs.catalogs import (
     Ties,
     component_sizes,
-    components,
     merge,
     placeholder_rows,
     repeated_rows,
@@ -46,8 +45,8 @@ def slow_components(num_rows, edges):
 def test_components_equal_a_slow_union(seed):
     rng = np.random.default_rng(seed)
     edges = rng.integers(0, 60, (rng.integers(0, 60), 2))
-    found = components(60, edges)
-    assert merge(components(60, edges[:20]), edges[20:]).tolist() == found.tolist()
+    found = merge(np.arange(60), edges)
+    assert merge(merge(np.arange(60), edges[:20]), edges[20:]).tolist() == found.tolist()
     assert found.tolist() == slow_components(60, edges.tolist())
     sizes = Counter(found.tolist())
     assert component_sizes(found).tolist() == [sizes[label] for label in found.tolist()]
@@ -55,7 +54,7 @@ def test_components_equal_a_slow_union(seed):
 
 def test_a_long_chain_is_one_component():
     chain = np.stack([np.arange(4999), np.arange(1, 5000)], axis=1)
-    assert not components(5000, np.random.default_rng(0).permutation(chain)).any()
+    assert not merge(np.arange(5000), np.random.default_rng(0).permutation(chain)).any()
 
 
 @pytest.mark.parametrize("distance", [0, 3, 6, 8])
