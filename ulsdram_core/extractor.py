@@ -218,7 +218,7 @@ class Extractor:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a table can store the text: halves of surrogate pairs come in through JSON."""
+    """Return whether a table can store the text: halves of surrogate pairs come in through JSON."""
     try:
         text.encode()
     except UnicodeEncodeError:

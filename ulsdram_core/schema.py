@@ -54,11 +54,11 @@ class Product:
     specs: tuple[tuple[str, str], ...] = ()
 
     def gold_for(self, source: str) -> tuple[GoldSpan, ...]:
-        """Gold spans in one text column; () also where the product is not labelled."""
+        """Return gold spans in one text column; () also where the product is not labelled."""
         return tuple(span for span in self.gold or () if span.source == source)
 
     def gold_attributes(self) -> tuple[str, ...]:
-        """Attributes with at least one gold span, each once, in order of appearance."""
+        """Return attributes with at least one gold span, each once, in order of appearance."""
         return tuple(dict.fromkeys(span.attribute for span in self.gold or ()))
 
 

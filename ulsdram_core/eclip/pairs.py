@@ -37,7 +37,7 @@ class PairBatch:
 
 
 def catalog_number(catalog_id: str | None, product_id: str) -> int:
-    """63 bits that stand for a catalogue entry; a listing without one is a product of its own."""
+    """Return 63 bits that stand for a catalogue entry; a listing without one stands for itself."""
     key = f"catalog {catalog_id}" if catalog_id is not None else f"product {product_id}"
     digest = hashlib.blake2b(key.encode(errors="replace"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -46,7 +46,7 @@ def catalog_number(catalog_id: str | None, product_id: str) -> int:
 def make_pair(
     product: Product, pictures: Sequence[np.ndarray], text: TextProcessor, catalog_id: str | None
 ) -> Pair | None:
-    """A product with decoded pictures as a pair; None where text or picture cannot be used.
+    """Return a product with decoded pictures as a pair; None where text or picture cannot be used.
 
     A text longer than one window is read up to there: what a product is stands at its beginning.
     """
@@ -89,7 +89,7 @@ def _one_picture(pair: Pair, chance: torch.Generator) -> Pair:
 
 
 def order_pairs(catalogs: Sequence[int], generator: torch.Generator, *, group: int) -> list[int]:
-    """Random order of the pairs that keeps up to `group` listings of a product side by side.
+    """Draw an order of the pairs that keeps up to `group` listings of a product side by side.
 
     So they meet in one batch, where the targets can tell them from mismatches; more of them would
     crowd out other products.

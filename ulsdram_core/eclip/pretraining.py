@@ -81,5 +81,5 @@ class PretrainStep:
 def build_step(
     model: DualEncoder, config: PretrainConfig, streams: MultiStream, *, total_pairs: int
 ) -> PretrainStep:
-    """A step with a fresh optimiser; norms, biases and the temperature do not decay."""
+    """Return a step with a fresh optimiser; norms, biases and the temperature do not decay."""
     return PretrainStep(model, streams, config.optim.optimizer(model), config.optim, total_pairs)

@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def accuracy(predicted_N: Tensor, wanted_N: Tensor) -> float:
-    """Share of right answers."""
+    """Return the share of right answers."""
     return float((predicted_N == wanted_N).float().mean())
 
 
 def macro_f1(predicted_N: Tensor, wanted_N: Tensor) -> float:
-    """Mean F1 over the classes that occur, wanted or predicted."""
+    """Return the mean F1 over the classes that occur, wanted or predicted."""
     counts = _table(predicted_N, wanted_N)
     right = counts.diagonal()
     occurring = counts.sum(0) + counts.sum(1)
@@ -24,7 +24,7 @@ def macro_f1(predicted_N: Tensor, wanted_N: Tensor) -> float:
 
 
 def auc(score_N: Tensor, is_positive_N: Tensor) -> float:
-    """Area under the ROC curve: a positive outranks a negative, ties count half."""
+    """Return the area under the ROC curve: a positive outranks a negative, ties count half."""
     positives = score_N[is_positive_N].double()
     negatives = score_N[~is_positive_N].double().sort().values
     if not len(positives) or not len(negatives):
@@ -35,7 +35,7 @@ def auc(score_N: Tensor, is_positive_N: Tensor) -> float:
 
 
 def best_threshold(score_N: Tensor, is_positive_N: Tensor) -> float:
-    """The score from which on answers are positive for the highest F1."""
+    """Return the score from which on answers are positive for the highest F1."""
     order = score_N.argsort(descending=True)
     scores, right = score_N[order], is_positive_N[order].double().cumsum(0)
     chosen = torch.arange(1, len(order) + 1, dtype=torch.double)
@@ -46,7 +46,7 @@ def best_threshold(score_N: Tensor, is_positive_N: Tensor) -> float:
 
 
 def f1_at(score_N: Tensor, is_positive_N: Tensor, threshold: float) -> float:
-    """F1 when scores of at least `threshold` count as positive."""
+    """Return F1 when scores of at least `threshold` count as positive."""
     is_chosen = score_N >= threshold
     right = float((is_chosen & is_positive_N).sum())
     total = float(is_chosen.sum() + is_positive_N.sum())
@@ -54,12 +54,12 @@ def f1_at(score_N: Tensor, is_positive_N: Tensor, threshold: float) -> float:
 
 
 def purity(cluster_N: Tensor, wanted_N: Tensor) -> float:
-    """Share of rows in the majority class of their cluster."""
+    """Return the share of rows in the majority class of their cluster."""
     return float(_table(cluster_N, wanted_N).max(1).values.sum() / len(cluster_N))
 
 
 def normalized_information(cluster_N: Tensor, wanted_N: Tensor) -> float:
-    """NMI: mutual information over the mean of both entropies."""
+    """Return NMI: mutual information over the mean of both entropies."""
     joint = _table(cluster_N, wanted_N) / len(cluster_N)
     rows, columns = joint.sum(1), joint.sum(0)
     outer = rows[:, None] * columns[None, :]
@@ -71,7 +71,7 @@ def normalized_information(cluster_N: Tensor, wanted_N: Tensor) -> float:
 
 
 def adjusted_rand(cluster_N: Tensor, wanted_N: Tensor) -> float:
-    """ARI: agreement over pairs of rows, corrected for chance."""
+    """Return ARI: agreement over pairs of rows, corrected for chance."""
     table = _table(cluster_N, wanted_N)
     pairs = _choose_two(table).sum()
     rows, columns = _choose_two(table.sum(1)).sum(), _choose_two(table.sum(0)).sum()
@@ -85,21 +85,21 @@ def _choose_two(counts: Tensor) -> Tensor:
 
 
 def _table(one_N: Tensor, other_N: Tensor) -> Tensor:
-    """[C, C] how often class a of one meets class b of the other."""
+    """Return [C, C] how often class a of one meets class b of the other."""
     size = int(max(one_N.max(), other_N.max())) + 1
     flat = torch.bincount(one_N * size + other_N, minlength=size * size)
     return flat.view(size, size).double()
 
 
 def mean_interval(value_N: Tensor, *, level: float = 0.95) -> tuple[float, float]:
-    """Interval of the mean of two or more values by Student's t, as few folds need."""
+    """Return the interval of the mean of two or more values by Student's t, as few folds need."""
     half = _student_factor(len(value_N) - 1, level) * float(value_N.std()) / len(value_N) ** 0.5
     mean = float(value_N.mean())
     return mean - half, mean + half
 
 
 def _student_factor(freedom: int, level: float) -> float:
-    """The t that |T| stays below with probability `level`; 2.776 for 4 degrees and 0.95.
+    """Return the t that |T| stays below with probability `level`; 2.776 for 4 degrees and 0.95.
 
     With t = sqrt(freedom) * tan(angle) the density becomes a power of the cosine.
     """
@@ -112,7 +112,7 @@ def _student_factor(freedom: int, level: float) -> float:
 def bootstrap_interval(
     value_N: Tensor, group_N: Tensor, *, draws: int = 1000, level: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of the mean when whole groups are drawn again: rows of a group go together."""
+    """Return the interval of the mean when whole groups are drawn again, their rows together."""
     groups = group_N.unique(return_inverse=True)[1]
     sums = torch.zeros(int(groups.max()) + 1).index_add(0, groups, value_N.float())
     sizes = torch.bincount(groups).float()

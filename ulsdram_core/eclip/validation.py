@@ -29,7 +29,7 @@ def embed_pairs(
     picture_size: int,
     precision: Precision = "fp32",
 ) -> PairVectors:
-    """Embeddings of pairs in order, on the CPU."""
+    """Return embeddings of pairs in order, on the CPU."""
     device = model.log_scale.device
     found = []
     for start in range(0, len(pairs), stream_pairs):
@@ -43,7 +43,7 @@ def embed_pairs(
 def pair_figures(
     vectors: PairVectors, catalog_N: Tensor, scale: float, targets: TargetConfig
 ) -> dict[str, float]:
-    """The figures of embedded pairs."""
+    """Return the figures of embedded pairs."""
     texts, pictures = vectors.text_BE, vectors.picture_BE
     total = 0.0
     for start in range(0, len(texts), LOSS_PAIRS):
