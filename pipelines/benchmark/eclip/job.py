@@ -33,6 +33,7 @@ from pipelines.train.extractor.recipe import Recipe
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.eclip.finetune import FineTuneConfig
 from ulsdram_core.eclip.parts import EclipParts, load_eclip
+from ulsdram_core.eclip.scores import sklearn_metrics
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
@@ -70,6 +71,7 @@ class TasksRequest:
 def run_tasks(request: TasksRequest) -> dict[str, Any]:
     """Measure every system on every task; writes report.md and report.json."""
     started = time.monotonic()
+    sklearn_metrics()  # missing packages are told before hours of embedding, not after
     labels = parse_slices(request.binaries)
     if not (request.models or request.baseline):
         raise ValueError("found no --model and no --baseline, expected at least one system")
