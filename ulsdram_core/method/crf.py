@@ -1,6 +1,6 @@
 """The linear-chain CRF: pytorch-crf's module with batched decoding and exact gradients.
 
-Log-likelihood, marginals and span probabilities come from the sums in `lattice.py`; gradients are
+Log-likelihood and span probabilities come from the sums in `lattice.py`; gradients are
 posteriors, not a replay of the recursion. What those sums do not cover - masks with gaps, and
 scores spread over more than `MAX_LOG_RANGE` - is left to pytorch-crf's own arithmetic.
 """
@@ -102,27 +102,6 @@ class CRF(torchcrf.CRF):
         """Return [B, S] int64: the best tag sequences, 0 at padding; stays on the device."""
         emissions_SBT, mask_SB = self._right_padded(emissions, mask)
         return self._best_tags(emissions_SBT, mask_SB).T
-
-    @torch.no_grad()
-    def marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return [B, S, T]: each tag's posterior at each position, 0 at padding; >= float32."""
-        emissions_SBT, mask_SB = self._right_padded(emissions, mask)
-        scores = self._scores()
-        log_range = scores.log_range()
-        if log_range <= MAX_LOG_RANGE:
-            potentials = build_potentials(emissions_SBT, mask_SB, scores, log_range)
-            step_LKB, weight_KK = potentials.log_step_LKB.exp_(), potentials.log_weight_KK.exp()
-            every = potentials.renormalise_every
-            joint_LKB, _ = forward_messages(step_LKB, weight_KK, every)
-            joint_LKB.mul_(backward_messages(step_LKB, weight_KK, every).sums_LKB)
-            joint_LKB.div_(joint_LKB.sum(1, keepdim=True))
-            return joint_LKB[:-1, :-1].permute(2, 0, 1).to(emissions_SBT.dtype)
-        with torch.enable_grad():
-            wide_SBT = emissions_SBT.detach().double().requires_grad_()
-            full_SB = _full(wide_SBT) if mask_SB is None else mask_SB
-            total = self._compute_normalizer(wide_SBT, full_SB).sum()
-        (posterior_SBT,) = torch.autograd.grad(total, wide_SBT)
-        return posterior_SBT.transpose(0, 1).to(emissions_SBT.dtype)
 
     @torch.no_grad()
     def span_log_prob(
