@@ -16,7 +16,7 @@ from pipelines.command.parser import (
     add_subcommand,
     command_parser,
 )
-from pipelines.command.recipes import apply_override
+from pipelines.command.recipes import apply_override, checked
 from pipelines.command.run import run_command
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.nightly.work.executor import Executor, LocalExecutor
@@ -98,7 +98,7 @@ def _pair_request(args: argparse.Namespace) -> PairRequest:
     return PairRequest(
         Storage.of(args.input, options),
         Storage.of(args.output, options),
-        PairConfig.model_validate(document),
+        checked(PairConfig, document, of="--set"),
         Storage.of(args.model, options) if args.model else None,
         frozenset(_lines(Storage.of(args.hold_out, options)) if args.hold_out else ()),
     )

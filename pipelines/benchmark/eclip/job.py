@@ -27,7 +27,7 @@ from pipelines.labelled.table import LabelledTable, open_labelled
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.train.eclip.job import PretrainRequest, starting_encoders
-from pipelines.train.eclip.recipe import load_eclip_recipe
+from pipelines.train.eclip.recipe import EclipRecipe
 from pipelines.train.eclip.table import open_pairs
 from pipelines.train.extractor.recipe import Recipe
 from ulsdram_core.eclip.embedder import Embedder
@@ -47,9 +47,8 @@ class TasksRequest:
     data: Storage
     output: Storage
     models: Mapping[str, Storage] = field(default_factory=dict)
-    baseline: str | None = None
-    """Recipe whose encoders are also measured as they came."""
-    overrides: tuple[str, ...] = ()
+    baseline: EclipRecipe | None = None
+    """Its encoders are also measured as they came."""
     categories: tuple[str, ...] = ()
     binaries: tuple[str, ...] = ()
     """NAME=EXPRESSION each."""
@@ -90,9 +89,8 @@ def run_tasks(request: TasksRequest) -> dict[str, Any]:
 
 def _systems(request: TasksRequest) -> Iterator[tuple[str, EclipParts]]:
     if request.baseline is not None:
-        recipe = load_eclip_recipe(request.baseline, request.overrides)
-        table = _open(request, "train", recipe.text.sources)
-        wanted = PretrainRequest(recipe, request.data, request.output)
+        table = _open(request, "train", request.baseline.text.sources)
+        wanted = PretrainRequest(request.baseline, request.data, request.output)
         yield AS_THEY_CAME, starting_encoders(wanted, table)
     for name, place in request.models.items():
         with place.local_copy() as folder:

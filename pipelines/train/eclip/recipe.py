@@ -1,6 +1,6 @@
 """e-CLIP recipes: `kind = "eclip"`, a whole pre-training run as one TOML file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -73,6 +73,8 @@ class EclipRecipe(BaseModel):
         return EclipConfig(model=self.model, text=self.text, image=self.image)
 
 
-def load_eclip_recipe(name: str, overrides: Sequence[str] = ()) -> EclipRecipe:
-    """Read a recipe by the name of a shipped one or by path, with `a.b=value` overrides."""
-    return read_recipe(EclipRecipe, name, overrides, example="pretrain.epochs=2")
+def load_eclip_recipe(
+    name: str, overrides: Sequence[str] = (), *, options: Mapping[str, str] | None = None
+) -> EclipRecipe:
+    """Return a recipe by the name of a shipped one, by path or URI, with `a.b=value` overrides."""
+    return read_recipe(EclipRecipe, name, overrides, example="pretrain.epochs=2", options=options)

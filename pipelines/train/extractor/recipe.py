@@ -1,6 +1,6 @@
 """Recipes: a whole training run as one TOML file, plus `key=value` overrides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -94,6 +94,8 @@ class Recipe(BaseModel):
         return self
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by the name of a shipped one or by path, with `a.b=value` overrides."""
-    return read_recipe(Recipe, name, overrides, example="fit.epochs=5")
+def load_recipe(
+    name: str, overrides: Sequence[str] = (), *, options: Mapping[str, str] | None = None
+) -> Recipe:
+    """Return a recipe by the name of a shipped one, by path or URI, with `a.b=value` overrides."""
+    return read_recipe(Recipe, name, overrides, example="fit.epochs=5", options=options)
