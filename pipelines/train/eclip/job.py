@@ -4,7 +4,6 @@ import json
 import logging
 import tempfile
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from pipelines.command.recipes import dump_recipe
 from pipelines.labelled.table import LabelledTable
 from pipelines.lake.storage import Storage
 from pipelines.train.eclip.recipe import EclipRecipe
-from pipelines.train.eclip.state import PretrainProgress, read_progress
+from pipelines.train.eclip.state import PretrainPlace
 from pipelines.train.eclip.table import open_recipe_pairs
 from pipelines.train.eclip.worker import pretrain_worker
 from pipelines.train.runs import (
+    RunRequest,
     fingerprint_of,
     finished_summary,
     model_version,
@@ -53,17 +53,7 @@ _ONLY_AT_THE_START = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class PretrainRequest:
-    """What a user asked for."""
-
-    recipe: EclipRecipe
-    data: Storage
-    output: Storage
-    num_workers: int = 1
-    init_from: Storage | None = None
-    random_init: bool = False
-    restart: bool = False
+PretrainRequest = RunRequest[EclipRecipe]
 
 
 def pretrain(request: PretrainRequest) -> dict[str, Any]:
@@ -86,10 +76,11 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
         place = request.output.join("_start")
         put_folder(partial(save_eclip, start), place, Path(scratch))
         checkpoint = run_workers(pretrain_worker, request, tables, place, fingerprint)
-        progress = read_progress(checkpoint)
         start.model.load_state_dict(load_file(checkpoint / BEST))
         start.config = start.config.model_copy(update={"is_aligned": True})
-        summary = _summary(request, start, progress, seconds=time.monotonic() - started)
+        summary = _summary(
+            request, start, PretrainPlace.read(checkpoint), seconds=time.monotonic() - started
+        )
         start.metrics = {"fingerprint": fingerprint, **summary}
         start.recipe = dump_recipe(request.recipe)
         start.card = pretrain_card(request.recipe, summary)
@@ -156,22 +147,22 @@ def pretrain_fingerprint(request: PretrainRequest, tables: dict[str, LabelledTab
 
 
 def _summary(
-    request: PretrainRequest, parts: EclipParts, progress: PretrainProgress, *, seconds: float
+    request: PretrainRequest, parts: EclipParts, place: PretrainPlace, *, seconds: float
 ) -> dict[str, Any]:
     return {
         "model": request.output.join("model").uri,
         "model_id": parts.model_id(),
         "targets": request.recipe.pretrain.targets.kind,
-        "pairs": progress.pairs,
-        "steps": progress.step,
+        "pairs": place.pairs,
+        "steps": place.step,
         "batch_pairs": request.recipe.pretrain.stream_pairs
-        * progress.growth.streams
+        * place.growth.streams
         * request.num_workers,
         "scale": round(float(parts.model.scale().detach()), 3),
-        "best_recall": progress.best_recall,
-        "best_step": progress.best_step,
-        "history": progress.history,
-        "training_seconds": round(progress.seconds, 1),
+        "best_recall": place.best_recall,
+        "best_step": place.best_step,
+        "history": place.history,
+        "training_seconds": round(place.seconds, 1),
         "seconds": round(seconds, 1),
         "workers": request.num_workers,
     }

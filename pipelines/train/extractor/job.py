@@ -1,7 +1,6 @@
 """A training run from the driver's side: check, start, train, calibrate, publish the model."""
 
 import hashlib
-import json
 import logging
 import math
 import tempfile
@@ -30,15 +29,17 @@ from pipelines.lake.storage import Storage
 from pipelines.train.extractor.card import model_card
 from pipelines.train.extractor.recipe import CalibrationConfig, Recipe
 from pipelines.train.extractor.start import check_output, starting_model
+from pipelines.train.extractor.state import TrainPlace
 from pipelines.train.extractor.worker import train_worker
 from pipelines.train.runs import (
+    RunRequest,
     fingerprint_of,
     finished_summary,
     model_version,
     put_folder,
     run_workers,
 )
-from pipelines.train.state import BEST, PROGRESS, Progress
+from pipelines.train.state import BEST
 from ulsdram_core.calibration import ThresholdChoice, choose_thresholds, confidence_sweep
 from ulsdram_core.checkpoint import save_model
 from ulsdram_core.labels import LabelSet
@@ -50,19 +51,12 @@ CERTAINTY = 0.9
 
 
 @dataclass(frozen=True)
-class TrainRequest:
+class TrainRequest(RunRequest[Recipe]):
     """What a user asked for."""
 
-    recipe: Recipe
-    data: Storage
-    output: Storage
-    num_workers: int = 1
-    init_from: Storage | None = None
     corrections: Storage | None = None
     init_encoders: Storage | None = None
     """e-CLIP model whose encoders and tokenizer take the place of the recipe's."""
-    random_init: bool = False
-    restart: bool = False
 
 
 def train(request: TrainRequest) -> dict[str, Any]:
@@ -76,7 +70,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
     warn_of_unread_gold(tables["train"])
     if recipe.image is not None:
         warn_of_no_pictures(tables["train"])
-    start = starting_model(
+    parts = starting_model(
         recipe,
         tables["train"],
         init_from=request.init_from,
@@ -91,12 +85,13 @@ def train(request: TrainRequest) -> dict[str, Any]:
         return done
     connect_for_workers(request.num_workers)
     with tempfile.TemporaryDirectory() as scratch:
-        place = request.output.join("_start")
-        put_folder(partial(save_model, start), place, Path(scratch))
-        checkpoint = run_workers(train_worker, request, tables, place, training)
-        parts, progress = _best_model(start, checkpoint)
+        start = request.output.join("_start")
+        put_folder(partial(save_model, parts), start, Path(scratch))
+        checkpoint = run_workers(train_worker, request, tables, start, training)
+        parts.model.load_state_dict(load_file(checkpoint / BEST))
+        parts.model.eval()
         evaluation = _calibrate(request, parts, tables["valid"], Path(scratch))
-        summary = _summary(request, parts, progress, evaluation)
+        summary = _summary(request, parts, TrainPlace.read(checkpoint), evaluation)
         if request.corrections:
             summary["corrections"] = counts
         summary["seconds"] = round(time.monotonic() - started, 1)
@@ -104,7 +99,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
         parts.recipe = dump_recipe(recipe)
         parts.card = model_card(parts, recipe, summary)
         put_folder(partial(save_model, parts), request.output.join("model"), Path(scratch))
-        place.delete()
+        start.delete()
     return summary
 
 
@@ -152,13 +147,6 @@ def run_fingerprints(request: TrainRequest, tables: Mapping[str, LabelledTable])
         fingerprint_of(dump_recipe(kind), tables.values(), words) for kind in (uncalibrated, recipe)
     )
     return training, whole
-
-
-def _best_model(parts: ModelParts, checkpoint: Path) -> tuple[ModelParts, Progress]:
-    progress = Progress(**json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
-    parts.model.load_state_dict(load_file(checkpoint / BEST))
-    parts.model.eval()
-    return parts, progress
 
 
 def _calibrate(
@@ -220,19 +208,19 @@ def value_limits(
 
 
 def _summary(
-    request: TrainRequest, parts: ModelParts, progress: Progress, evaluation: Evaluation
+    request: TrainRequest, parts: ModelParts, place: TrainPlace, evaluation: Evaluation
 ) -> dict[str, Any]:
-    best = next(row for row in progress.history if row["epoch"] == progress.best_epoch)
+    best = next(row for row in place.history if row["epoch"] == place.best_epoch)
     sweep = evaluation.sweep.compute()
     assert len(sweep) == len(SWEEP)
     return {
         "model": request.output.join("model").uri,
         "model_id": parts.model_id(),
         "valid": best,
-        "epochs": len(progress.history),
-        "history": progress.history,
-        "steps": progress.step,
-        "training_seconds": round(progress.seconds, 1),
+        "epochs": len(place.history),
+        "history": place.history,
+        "steps": place.step,
+        "training_seconds": round(place.seconds, 1),
         "attributes": len(parts.labels),
         "threshold": parts.config.range.threshold,
         "threshold_sweep": sweep,
