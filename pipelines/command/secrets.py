@@ -1,4 +1,4 @@
-"""What never reaches a log, a table or a summary."""
+"""Credentials, which never reach a log, a table or a summary: masked in texts, logs and JSON."""
 
 from __future__ import annotations
 
@@ -13,24 +13,16 @@ from typing import Any
 from pipelines.errors import Summary
 
 HIDDEN = "***"
-
-
 _SECRET_NAME = r"(?:secret|passw(?:or)?d|(?:session|sas|auth)_?token|(?:access|account|api)_?key)"
-
-
 _SECRET_FIELD = re.compile(_SECRET_NAME, re.IGNORECASE)
-
-
 _SECRET_PAIR = re.compile(
     rf"([\w-]*{_SECRET_NAME}[\w-]*[\"']?\s*[=:]\s*[\"']?)([^\s\"',;&}}]+)", re.IGNORECASE
 )
-
-
 _URI_USER = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def redact(text: str) -> str:
-    """`text` with credentials masked: user parts of URIs, `secret=...` pairs, secret variables."""
+    """Return `text` masked: user parts of URIs, `secret=...` pairs, secret variables."""
     text = _SECRET_PAIR.sub(rf"\g<1>{HIDDEN}", _URI_USER.sub(f"{HIDDEN}@", text))
     for name, value in os.environ.items():
         if len(value) >= 8 and _SECRET_FIELD.search(name):
@@ -39,11 +31,13 @@ def redact(text: str) -> str:
 
 
 def to_json(summary: Summary) -> str:
-    """One line of strict JSON: no NaN, numpy scalars and paths as plain values, secrets masked."""
+    """Return one line of strict JSON: no NaN, plain values for numpy's and paths, secrets masked."""
     return json.dumps(_plain(summary), ensure_ascii=False, allow_nan=False)
 
 
 class RedactingFormatter(logging.Formatter):
+    """Formats a log record with its secrets masked."""
+
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
 

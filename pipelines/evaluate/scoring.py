@@ -97,7 +97,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, text: str) -> "Evaluation":
-        """Inverse of `to_json`."""
+        """Return what `to_json` wrote."""
         document = json.loads(text)
         slices = document["slices"].items()
         return cls(

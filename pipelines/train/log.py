@@ -67,7 +67,7 @@ class TrainLog:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+    """Return seconds as h:mm:ss."""
     if seconds == float("inf"):
         return "-"
     minutes, rest = divmod(int(seconds), 60)

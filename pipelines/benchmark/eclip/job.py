@@ -35,7 +35,7 @@ from ulsdram_core.eclip.finetune import FineTuneConfig
 from ulsdram_core.eclip.parts import EclipParts, load_eclip
 from ulsdram_core.eclip.scores import sklearn_metrics
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 AS_THEY_CAME = "as they came"
 
@@ -76,7 +76,7 @@ def run_tasks(request: TasksRequest) -> dict[str, Any]:
         raise ValueError("found no --model and no --baseline, expected at least one system")
     figures: list[Figure] = []
     for name, parts in _systems(request):
-        log.info("system %s", name)
+        _log.info("system %s", name)
         found = list(_measure(name, parts, request, labels))
         figures += found
         _write(request, figures, seconds=time.monotonic() - started)
@@ -148,7 +148,7 @@ def _embedded(
     splits = {}
     for split, table in tables.items():
         frame = split_frame(table, request.limit)
-        log.info("%s: embedding %d rows of %s", name, frame.height, split)
+        _log.info("%s: embedding %d rows of %s", name, frame.height, split)
         splits[split] = embed_split(embedder, table, frame, cache=cache)
     return System(name, embedder, splits)
 
@@ -161,7 +161,7 @@ def _check_columns(request: TasksRequest, system: System) -> None:
 
 
 def _joined(system: System) -> SplitVectors:
-    """All splits as one gallery: duplicates straddle splits."""
+    """Return all splits as one gallery: duplicates straddle splits."""
     parts = [system.splits[split] for split in SPLITS]
     names = set.intersection(*(set(part.frame.columns) for part in parts))
     frame = pl.concat([part.frame.select(sorted(names)) for part in parts])
@@ -192,7 +192,7 @@ def _write(request: TasksRequest, figures: Sequence[Figure], *, seconds: float) 
 
 
 def render_figures(figures: Sequence[Figure]) -> str:
-    """One table per task: a line per modality and way, a column per system and figure."""
+    """Return one table per task: a line per modality and way, a column per system and figure."""
     lines = [
         "# Tasks of the pre-trained encoders",
         "",

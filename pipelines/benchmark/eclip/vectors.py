@@ -38,13 +38,13 @@ class SplitVectors:
     """None for encoders whose heads were never trained."""
 
     def matrix(self, modality: str) -> Tensor:
-        """[N, D] what a linear probe sees: unit features of text, picture, or both side by side."""
+        """Return [N, D] what a linear probe sees: unit features of text, picture, or both."""
         text = torch.nn.functional.normalize(self.features.text, dim=-1)
         picture = torch.nn.functional.normalize(self.features.picture, dim=-1)
         return {"text": text, "picture": picture, "both": torch.cat([text, picture], 1)}[modality]
 
     def space(self, modality: str) -> Tensor:
-        """[N, E] unit vectors to compare rows by: embeddings if there are any, else features."""
+        """Return [N, E] unit vectors to compare rows by: embeddings if any, else features."""
         if self.embeddings is None:
             return torch.nn.functional.normalize(self.matrix(modality), dim=-1)
         vectors = self.embeddings
@@ -54,7 +54,7 @@ class SplitVectors:
 def decoded_products(
     rows: pa.Table, table: LabelledTable, image: ImageConfig
 ) -> list[DecodedProduct]:
-    """Rows of a products table with their pictures decoded; unusable pictures are left out."""
+    """Return rows of a products table with pictures decoded; unusable ones are left out."""
     found = []
     for row in rows.to_pylist():
         pictures = []
@@ -69,7 +69,7 @@ def decoded_products(
 
 
 def split_frame(table: LabelledTable, limit: int | None) -> pl.DataFrame:
-    """The columns that are no pictures, a hash of the first picture, and the texts in one."""
+    """Return the columns without pictures, a hash of the first picture, and the texts in one."""
     frame = table.scan() if limit is None else table.scan().head(limit)
     names = [table.columns.sources.get(source, source) for source in table.sources]
     others = [
@@ -105,7 +105,7 @@ def _batches(table: LabelledTable, limit: int | None) -> list[pa.RecordBatch] | 
 def embed_split(
     embedder: Embedder, table: LabelledTable, frame: pl.DataFrame, *, cache: Path | None
 ) -> SplitVectors:
-    """Vectors of the rows of `frame`, taken from the cache where this very model was there."""
+    """Return vectors of the rows of `frame`, from the cache where this very model was there."""
     features = _cached(embedder, table, frame, cache)
     embeddings = None
     if embedder.parts.config.is_aligned:
@@ -135,13 +135,13 @@ def _cached(
 
 
 def join_vectors(parts: Sequence[Vectors]) -> Vectors:
-    """Several batches as one."""
+    """Return several batches as one."""
     names = ("text", "picture", "has_text_N", "has_picture_N")
     return Vectors(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def _key(embedder: Embedder, table: LabelledTable, frame: pl.DataFrame) -> str:
-    """Names all that the vectors depend on: other columns or a rewritten file, another key."""
+    """Return what names all that the vectors depend on: columns, files, the model."""
     infos = [table.place.sibling(name).info() for name in table.files]
     files = [
         (name, info.get("size"), file_version(info))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipelines.benchmark.paper.statistics import Comparison, Spread, compare, spread
+from pipelines.benchmark.paper.statistics import Gain, Spread, compare, spread
 from pipelines.benchmark.paper.suites import COLUMNS, ZERO_SHOT, Row, Suite
 
 Result = Mapping[str, Any]
@@ -19,7 +19,7 @@ class Line:
     row: Row
     figures: dict[str, Spread] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
-    against: Comparison | None = None
+    against: Gain | None = None
     note: str = ""
 
 

@@ -1,6 +1,5 @@
 """One run: build a system, train it, score it; in this process."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +19,6 @@ from ulsdram_core.fit.fitting import fit
 from ulsdram_core.parts import ModelParts, asked_for, assemble
 from ulsdram_core.schema import Extraction
 
-log = logging.getLogger(__name__)
 Result = dict[str, Any]
 
 

@@ -35,7 +35,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Gain:
     """How much better one system is than another on the same products and seeds."""
 
     gain: float
@@ -50,7 +50,7 @@ class Comparison:
 
 def compare(
     one: Sequence[Result], other: Sequence[Result], metric: str, *, seed: int = 0
-) -> Comparison | None:
+) -> Gain | None:
     """Return the paired bootstrap of `one` against `other`; None without a common seed.
 
     Products are resampled; the counts of a product are summed over the common seeds.
@@ -75,7 +75,7 @@ def compare(
     gains = np.concatenate(drawn)
     low, high = np.quantile(gains, [0.025, 0.975])
     against = float(np.mean(gains <= 0 if gain > 0 else gains >= 0))
-    return Comparison(
+    return Gain(
         float(gain), float(low), float(high), min(1.0, 2 * against), num_products, len(seeds)
     )
 

@@ -39,7 +39,7 @@ from ulsdram_core.eclip.parts import (
 from ulsdram_core.eclip.streams import check_norms
 from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 SPLITS = ("train", "valid")
 # What a model that is there already no longer needs: where its weights came from, how it began.
 _ONLY_AT_THE_START = frozenset(
@@ -63,7 +63,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
     fingerprint = pretrain_fingerprint(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
-        log.info("%s already holds this run's model; --restart trains again", request.output.uri)
+        _log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
     start = starting_encoders(request, tables["train"])
     check_norms(
@@ -90,7 +90,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
 
 
 def starting_encoders(request: PretrainRequest, table: LabelledTable | None) -> EclipParts:
-    """The encoders as they came, or those of --init-from; a tiny one learns its pieces here."""
+    """Return encoders as they came, or those of --init-from; a tiny one learns its pieces here."""
     if request.init_from is not None:
         with request.init_from.local_copy() as folder:
             parts = load_eclip(folder)
@@ -125,7 +125,7 @@ def _check_config(found: EclipConfig, wanted: EclipConfig, place: Storage) -> No
 
 
 def _leaves(config: BaseModel) -> dict[str, Any]:
-    """Every value of a config by its dotted name."""
+    """Return every value of a config by its dotted name."""
     found: dict[str, Any] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
@@ -169,7 +169,7 @@ def _summary(
 
 
 def pretrain_card(recipe: EclipRecipe, summary: dict[str, Any]) -> str:
-    """README.md of an e-CLIP model directory."""
+    """Return README.md of an e-CLIP model directory."""
     columns = ("epoch", "pairs", "loss", "picture_to_text_r1", "text_to_picture_r1", "scale")
     rows = "\n".join(
         "| " + " | ".join(f"{row[name]:.4g}" for name in columns) + " |"

@@ -57,7 +57,7 @@ class EclipRecipe(RunRecipe):
         return self
 
     def config(self) -> EclipConfig:
-        """What the model directory keeps of it."""
+        """Return what the model directory keeps of it."""
         return EclipConfig(model=self.model, text=self.text, image=self.image)
 
 

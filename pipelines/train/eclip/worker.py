@@ -33,7 +33,7 @@ from ulsdram_core.process import tune_process
 from ulsdram_core.seeding import generator_of, seed_of
 from ulsdram_core.text import TextProcessor
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 VALID_ROWS = 256
 LINE_SECONDS = 10.0
 
@@ -89,7 +89,7 @@ class PretrainWorker:
                     model=self.model,
                     optimizer=self.step.optimizer,
                 )
-            log.info("resuming at epoch %d, pair %d", self.place.epoch, self.place.pairs)
+            _log.info("resuming at epoch %d, pair %d", self.place.epoch, self.place.pairs)
         self.log.resume(self.place)
 
     def _run_epoch(self) -> None:
@@ -115,7 +115,7 @@ class PretrainWorker:
         self._report()
 
     def _batches(self, rows: pa.Table, number: int, pool_start: int) -> Iterator[list[Pair | None]]:
-        """The pool's batches from the place where the run stands.
+        """Yield the pool's batches from the place where the run stands.
 
         Cut by rows, not by usable pairs, so that all workers take equally many steps.
         """
@@ -131,7 +131,7 @@ class PretrainWorker:
             yield [pairs[i] for i in chosen]
 
     def _pairs(self, rows: pa.Table, table: LabelledTable) -> list[Pair | None]:
-        """None for rows that cannot be used."""
+        """Return pairs in order, None for rows that cannot be used."""
         recipe = self.settings.recipe
         return pairs_of_rows(
             rows,
@@ -189,7 +189,7 @@ class PretrainWorker:
         self._report()
 
     def _figures(self) -> dict[str, float]:
-        """Validation figures, the same on all workers, each of which embeds its part."""
+        """Return validation figures, the same on all workers, each of which embeds its part."""
         vectors: list[PairVectors] = []
         catalogs: list[int] = []
         for number, rows in enumerate(shard_tables("valid", VALID_ROWS)):
@@ -223,7 +223,7 @@ class PretrainWorker:
         return self.workers.gather(rows.to(self.device)).values.cpu()
 
     def _from_first(self, figures: dict[str, float]) -> dict[str, float]:
-        """Rank 0's figures: the last bit of a float must not make workers' batches differ."""
+        """Return rank 0's: the last bit of a float must not make workers' batches differ."""
         if self.workers.world == 1:
             return figures
         box = [figures]

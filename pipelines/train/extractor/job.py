@@ -45,7 +45,7 @@ from ulsdram_core.checkpoint import save_model
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import OFF, ModelParts, Thresholds
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 CERTAINTY = 0.9
 """One-sided confidence with which a target precision must hold on validation data."""
 
@@ -81,7 +81,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
     training, fingerprint = run_fingerprints(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
-        log.info("%s already holds this run's model; --restart trains again", request.output.uri)
+        _log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
     connect_for_workers(request.num_workers)
     with tempfile.TemporaryDirectory() as scratch:
@@ -107,7 +107,7 @@ def _counted(tables: Iterable[LabelledTable]) -> dict[str, Any]:
     """Count what the corrections do, and say so."""
     counts = correction_counts(tables)
     level = logging.WARNING if counts["unmatched"] else logging.INFO
-    log.log(
+    _log.log(
         level,
         "corrections: %d given, %d about products of train or valid, %d change gold, %d want a "
         "value that the texts lack; products not found: %s",

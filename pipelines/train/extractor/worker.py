@@ -32,7 +32,7 @@ from ulsdram_core.process import tune_process
 from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.text import TextProcessor
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 VALID_BATCH = 256
 LINE_SECONDS = 10.0
 
@@ -122,7 +122,7 @@ class Worker:
                     mean=self.mean,
                 )
             restore_schedule(self.schedule, self.optimizer, step=self.place.step)
-            log.info("resuming at epoch %d step %d", self.place.epoch, self.place.step)
+            _log.info("resuming at epoch %d step %d", self.place.epoch, self.place.step)
         self.log.resume(self.place)
 
     def _sum_over_workers(self, numbers: list[float]) -> list[float]:
