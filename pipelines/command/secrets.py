@@ -31,7 +31,7 @@ def redact(text: str) -> str:
 
 
 def to_json(summary: Summary) -> str:
-    """Return one line of strict JSON: no NaN, plain values for numpy's and paths, secrets masked."""
+    """Return one line of strict JSON: no NaN, numpy scalars and paths plain, secrets masked."""
     return json.dumps(_plain(summary), ensure_ascii=False, allow_nan=False)
 
 

@@ -102,7 +102,7 @@ def _nearest_others(data: MatchData, query: Tensor, gallery: Tensor, k: int) -> 
 def _matched_pairs(
     system: System, data: MatchData, texts: Tensor, *, folds: int
 ) -> Iterator[Figure]:
-    """Yield the figure of a probe that tells matches from the nearest others, by folds of groups."""
+    """Yield the figure of a probe that tells matches from the nearest others, by folds."""
     left, right, is_match = pairs_to_judge(data, texts)
     u, v = texts[left], texts[right]
     features = torch.cat([u * v, (u - v).abs()], 1)

@@ -217,7 +217,7 @@ def recognised(
     *,
     note: str = "",
 ) -> Figure:
-    """Return the figure of (logits of both classes, label) of valid and test, unlabelled rows aside."""
+    """Return the figure of (logits of both classes, label) of valid and test; others are out."""
     scores, positive = {}, {}
     for split, (logits, labels) in answers.items():
         has_label = labels != NO_LABEL
