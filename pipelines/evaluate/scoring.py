@@ -134,14 +134,14 @@ class EvaluateRows:
         self.settings = settings
         with settings.model.local_copy() as folder:
             parts = load_model(folder)
-        self.extractor = Extractor(_lowered(parts) if settings.sweep else parts)
+        self.extractor = Extractor(lowered(parts) if settings.sweep else parts)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         found = evaluate_rows(rows, self.settings.table, self.extractor, self.settings.slices)
         return pa.table({"evaluation": [found.to_json()]})
 
 
-def _lowered(parts: ModelParts) -> ModelParts:
+def lowered(parts: ModelParts) -> ModelParts:
     """Return the model with a range that reaches down to the sweep's lowest threshold."""
     lowest = parts.config.range.model_copy(update={"threshold": SWEEP[0]})
     config: ExtractorConfig = parts.config.model_copy(

@@ -55,6 +55,14 @@ class LabelledTable:
             storage_options=self.place.polars_options,
         )
 
+    def batches(self, rows: int) -> Iterator[pa.Table]:
+        """Yield the rows in order, at most `rows` at a time."""
+        for name in self.files:
+            path = self.place.sibling(name).path
+            with pq.ParquetFile(path, filesystem=self.place.arrow) as file:
+                for batch in file.iter_batches(rows, columns=list(self.names)):
+                    yield pa.Table.from_batches([batch])
+
     @property
     def text_columns(self) -> list[str]:
         """Columns of the texts that the model reads, in encoding order."""

@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -79,7 +77,7 @@ def split_frame(table: LabelledTable, limit: int | None) -> pl.DataFrame:
     ]
     rows = frame.select(others).collect(engine="streaming")
     hashes: list[str | None] = []
-    for batch in _batches(table, limit):
+    for batch in _first(table, limit):
         for row in batch.select(list(table.picture_columns)).to_pylist():
             pictures = encoded_pictures(row, table.picture_columns)
             hashes.append(picture_digest(pictures[0]) if pictures else None)
@@ -89,17 +87,14 @@ def split_frame(table: LabelledTable, limit: int | None) -> pl.DataFrame:
     )
 
 
-def _batches(table: LabelledTable, limit: int | None) -> list[pa.RecordBatch] | Any:
-    left = limit
-    for name in table.files:
-        place = table.place.sibling(name)
-        with place.arrow.open_input_file(place.path) as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(BATCH, columns=list(table.names)):
-                rows = batch if left is None else batch.slice(0, left)
-                if left is not None:
-                    left -= rows.num_rows
-                if rows.num_rows:
-                    yield rows
+def _first(table: LabelledTable, limit: int | None) -> Iterator[pa.Table]:
+    """Yield the first rows of the table, all without a limit."""
+    left = table.num_rows if limit is None else limit
+    for rows in table.batches(BATCH):
+        if left <= 0:
+            return
+        yield rows.slice(0, left)
+        left -= rows.num_rows
 
 
 def embed_split(
@@ -123,8 +118,8 @@ def _cached(
         return Vectors(found["text"], found["picture"], has[0], has[1])
     image = embedder.parts.config.image
     parts = [
-        embedder.features(decoded_products(pa.Table.from_batches([batch]), table, image))
-        for batch in _batches(table, frame.height)
+        embedder.features(decoded_products(rows, table, image))
+        for rows in _first(table, frame.height)
     ]
     vectors = join_vectors(parts)
     if path:

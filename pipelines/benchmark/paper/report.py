@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.benchmark.paper.statistics import Gain, Spread, compare, spread
+from pipelines.benchmark.paper.store import Result
 from pipelines.benchmark.paper.suites import COLUMNS, ZERO_SHOT, Row, Suite
 
-Result = Mapping[str, Any]
 # Pairs in another order than published that the Markdown names.
 NAMED_PAIRS = 6
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
 from pipelines.benchmark.paper.settings import BenchmarkConfig
 from pipelines.labelled.table import LabelledTable, check_texts, open_labelled
@@ -88,12 +87,11 @@ class Source:
         table = self.table(name, uses_pictures=with_pictures)
         wanted = set(thinned(table.num_rows, limit))
         offset = 0
-        for path in table.files:
-            for rows in _batches(table, path):
-                keep = [i for i in range(rows.num_rows) if offset + i in wanted]
-                offset += rows.num_rows
-                if keep:
-                    yield from table.products(rows.take(keep))
+        for rows in table.batches(1024):
+            keep = [i for i in range(rows.num_rows) if offset + i in wanted]
+            offset += rows.num_rows
+            if keep:
+                yield from table.products(rows.take(keep))
 
     def unlabelled_texts(self) -> list[Product]:
         """Return products without gold or pictures: the user's own, else all training products.
@@ -130,14 +128,6 @@ class Source:
             )
             for place_, row in enumerate(rows.iter_rows(named=True))
         ]
-
-
-def _batches(table: LabelledTable, path: str) -> Iterator[pa.Table]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(table.place.sibling(path).path, filesystem=table.place.arrow) as parquet:
-        for batch in parquet.iter_batches(1024, columns=list(table.names)):
-            yield pa.Table.from_batches([batch])
 
 
 def thinned(count: int, limit: int | None) -> Sequence[int]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.benchmark.paper.store import Result
+
 RESAMPLES = 2000
 _AT_ONCE = 200
 
-Result = Mapping[str, Any]
 # Numerator, and the counts whose sum is the denominator; F1 = 2 correct / (predicted + gold).
 _COUNTS = {
     "tag_f1": ("correct", 2.0, ("predicted", "gold")),
