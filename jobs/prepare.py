@@ -10,6 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipelines.cluster.tasks import map_here, map_tasks
 from pipelines.command.parser import (
     add_set_option,
     add_storage_option,
@@ -19,8 +20,6 @@ from pipelines.command.parser import (
 from pipelines.command.recipes import apply_override, checked
 from pipelines.command.run import run_command
 from pipelines.lake.storage import Storage, parse_options
-from pipelines.nightly.work.executor import Executor, LocalExecutor
-from pipelines.nightly.work.ray_executor import RayExecutor, WorkerConfig
 from pipelines.prepare.config import PrepareConfig, TaggedColumns
 from pipelines.prepare.pairs.run import PairConfig, PairRequest, prepare_pairs
 from pipelines.prepare.run import prepare
@@ -30,7 +29,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Prepare what the command line asks for."""
     args = _parser().parse_args(argv)
     if args.kind == "pairs":
-        return prepare_pairs(_pair_request(args), _executor(args.executor))
+        return prepare_pairs(
+            _pair_request(args), map_here if args.executor == "local" else map_tasks
+        )
     roles = TaggedColumns.model_fields if args.kind == "tagged" else {}
     config = PrepareConfig(
         kind=args.kind,
@@ -106,10 +107,6 @@ def _pair_request(args: argparse.Namespace) -> PairRequest:
 
 def _lines(place: Storage) -> list[str]:
     return [line for line in place.read_bytes().decode().splitlines() if line]
-
-
-def _executor(name: str) -> Executor:
-    return LocalExecutor() if name == "local" else RayExecutor(WorkerConfig())
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.cluster.tasks import map_here
 from pipelines.lake.storage import Storage
-from pipelines.nightly.work.executor import LocalExecutor
 from pipelines.prepare.pairs.catalogs import (
     Ties,
     component_sizes,
@@ -185,7 +185,7 @@ def run(noisy, output, **options):
     request = PairRequest(
         Storage.of(noisy.folder), Storage.of(output), PairConfig.model_validate(options)
     )
-    return prepare_pairs(request, LocalExecutor())
+    return prepare_pairs(request, map_here)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def test_given_catalog_ids_stay_and_spread(noisy, tmp_path):
     (tmp_path / "in" / "train").mkdir(parents=True)
     frame.write_parquet(tmp_path / "in" / "train" / "a.parquet", row_group_size=50)
     request = PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out"))
-    prepare_pairs(request, LocalExecutor())
+    prepare_pairs(request, map_here)
     found = dict(
         pl.read_parquet(tmp_path / "out" / "train" / "*.parquet")
         .select("product_id", "catalog_id")
@@ -259,7 +259,7 @@ def spread_rows(noisy, folder, *, row_group_size):
     frame[half:].with_columns(later=pl.lit(1)).write_parquet(folder / "in" / "b.parquet")
     config = PairConfig(file_bytes=60_000, valid_share=0.3)
     prepare_pairs(
-        PairRequest(Storage.of(folder / "in"), Storage.of(folder / "out"), config), LocalExecutor()
+        PairRequest(Storage.of(folder / "in"), Storage.of(folder / "out"), config), map_here
     )
     parts = {path: pl.read_parquet(path) for path in sorted(folder.glob("out/*/*.parquet"))}
     assert sorted(path.parent.name for path in parts).count("train") >= 3
@@ -317,7 +317,7 @@ def test_columns_of_different_kinds_under_one_name_are_refused(noisy, tmp_path):
     frame.with_columns(category=1).write_parquet(tmp_path / "in" / "b.parquet")
     with pytest.raises(ValueError, match="do not fit"):
         prepare_pairs(
-            PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out")), LocalExecutor()
+            PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out")), map_here
         )
 
 
@@ -327,7 +327,7 @@ def test_an_input_without_pictures_is_refused(noisy, tmp_path):
     frame.write_parquet(tmp_path / "in" / "a.parquet")
     with pytest.raises(ValueError, match="has no pictures"):
         prepare_pairs(
-            PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out")), LocalExecutor()
+            PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out")), map_here
         )
     assert not (tmp_path / "out").exists()
 
