@@ -12,13 +12,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.cluster.tasks import map_here, map_tasks
 from pipelines.command.parser import (
+    add_picture_options,
     add_set_option,
     add_storage_option,
     add_subcommand,
     command_parser,
+    picture_rules,
 )
 from pipelines.command.recipes import apply_override, checked
 from pipelines.command.run import run_command
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.prepare.config import PrepareConfig, TaggedColumns
 from pipelines.prepare.pairs.run import PairConfig, PairRequest, prepare_pairs
@@ -47,6 +50,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         valid_share=args.valid_share,
         test_share=args.test_share,
         max_pictures=args.max_pictures,
+        pictures=picture_rules(args) if args.kind == "tagged" else PictureAddressConfig(),
         storage_options=parse_options(args.storage_option),
     )
     return prepare(config)
@@ -65,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_options(sub)
         if kind == "tagged":
             _add_tagged_options(sub)
+            add_picture_options(sub)
     _add_pair_options(
         add_subcommand(
             kinds,

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.storage import Storage
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -61,6 +62,24 @@ def add_storage_option(parser: argparse.ArgumentParser) -> None:
         help="endpoint_url, access_key_id, ... of the storage behind the URIs; repeatable; "
         "else the usual environment variables count",
     )
+
+
+def add_picture_options(parser: argparse.ArgumentParser) -> None:
+    """Add where pictures named by address may be read from; see `picture_rules`."""
+    parser.add_argument(
+        "--picture-host", action="append", default=[], metavar="HOST",
+        help="host, host:port or network that pictures may come from although its address is "
+        "private (repeat for several)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--picture-root", action="append", default=[], metavar="URI",
+        help="folder or bucket besides the table's own that pictures may lie in (repeat)",
+    )  # fmt: skip
+
+
+def picture_rules(args: argparse.Namespace) -> PictureAddressConfig:
+    """Return what the options of `add_picture_options` say."""
+    return PictureAddressConfig(hosts=tuple(args.picture_host), roots=tuple(args.picture_root))
 
 
 def add_set_option(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.command.recipes import read_recipe
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.tables import Columns
 from pipelines.nightly.gate import GateConfig
 from pipelines.nightly.plan.chunks import ChunkConfig
@@ -61,6 +62,7 @@ class NightlyConfig(BaseModel):
     push_gateway: str | None = Field(
         None, description="Address of a Prometheus push gateway that gets every run's metrics."
     )
+    pictures: PictureAddressConfig = Field(default_factory=PictureAddressConfig)
     chunks: ChunkConfig = Field(default_factory=ChunkConfig)
     waves: WaveConfig = Field(default_factory=WaveConfig)
     workers: WorkerConfig = Field(default_factory=WorkerConfig)

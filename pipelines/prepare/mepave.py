@@ -23,7 +23,7 @@ _PICTURE_ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG")
 def read_mepave(shard: Shard, config: PrepareConfig) -> Iterator[RawProduct | Problem | None]:
     """Products of the lines that begin in the shard; None for a blank line."""
     place = config.place(config.input)
-    folder = PictureFolder(config.place(config.images)) if config.images else None
+    folder = PictureFolder.of(config)
     with open_lines(place, shard.file.path) as file:
         lines = read_lines(file, start=shard.start, end=shard.end, max_bytes=config.max_line_bytes)
         for number, line in lines:

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from pipelines.lake.digests import as_hex
+from pipelines.lake.pictures import PictureReader
 from pipelines.lake.storage import Storage, retrying
 from pipelines.nightly.plan.chunks import Chunk, ChunkConfig, Part
 from pipelines.nightly.plan.rows import FileReader, RawRows, RowSettings, is_corruption
@@ -22,6 +23,7 @@ from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import DecodedProduct, Extraction, Status
 
 _FETCHES_AT_ONCE = 8
+_NOT_FETCHED = frozenset({Reason.UNREACHABLE_PICTURE, Reason.REFUSED_ADDRESS})
 
 
 class InputChangedError(RuntimeError):
@@ -35,6 +37,7 @@ class DecodeSettings:
     rows: RowSettings
     facts: ModelFacts
     chunks: ChunkConfig
+    pictures: PictureReader
 
 
 @dataclass(slots=True)
@@ -143,6 +146,7 @@ class _Pictures:
 
     def __init__(self, settings: DecodeSettings) -> None:
         self._image = settings.facts.image
+        self._reader = settings.pictures
         self._options = settings.rows.options
         self._decoded: dict[str, np.ndarray | Reason] = {}
         self._fetched: dict[bytes, bytes | Reason] = {}
@@ -154,11 +158,15 @@ class _Pictures:
         if not uris or self._image is None:
             return
         with ThreadPoolExecutor(min(_FETCHES_AT_ONCE, len(uris))) as pool:
-            found = pool.map(lambda uri: self._fetch(uri, raw.folder), uris)
+            folder = Storage.of(raw.folder, self._options)
+            found = pool.map(lambda uri: self._fetch(uri, folder), uris)
             self._fetched.update(zip(uris, found, strict=True))
 
     def of(self, raw: RawRows, i: int) -> tuple[tuple[np.ndarray, ...], Reason | None]:
-        """A row's usable pictures; where there is none, why the first one is not."""
+        """Return a row's usable pictures, and why one of them is missing.
+
+        Where some are usable only one that could not be fetched is missed: later it may be there.
+        """
         if self._image is None:
             return (), None
         encoded: list[bytes | Reason] = list(raw.pictures[i])
@@ -169,7 +177,10 @@ class _Pictures:
         usable = tuple(item for item in decoded if not isinstance(item, Reason))
         reasons = [item for item in decoded if isinstance(item, Reason)]
         self.num_broken += len(reasons)
-        return usable, None if usable else reasons[0]
+        missed = reasons if not usable else [item for item in reasons if item in _NOT_FETCHED]
+        if Reason.UNREACHABLE_PICTURE in missed:
+            return usable, Reason.UNREACHABLE_PICTURE  # the one that a replay asks for again
+        return usable, missed[0] if missed else None
 
     def _decode(self, data: bytes) -> np.ndarray | Reason:
         assert self._image is not None
@@ -181,21 +192,8 @@ class _Pictures:
                 self._decoded[key] = error.reason
         return self._decoded[key]
 
-    def _fetch(self, uri: bytes, folder: str) -> bytes | Reason:
-        assert self._image is not None
-        limit = self._image.max_bytes + 1
+    def _fetch(self, uri: bytes, folder: Storage) -> bytes | Reason:
         try:
-            place = Storage.of(_absolute(uri.decode(), folder), self._options)
-            return retrying(lambda: _head(place, limit), attempts=3)
-        except Exception:  # noqa: BLE001 - whatever a foreign server does costs this picture only
-            return Reason.UNREACHABLE_PICTURE
-
-
-def _head(place: Storage, limit: int) -> bytes:
-    with place.fs.open(place.path) as stream:
-        return bytes(stream.read(limit))
-
-
-def _absolute(uri: str, folder: str) -> str:
-    """A picture's address; one without a scheme is relative to the folder of its table file."""
-    return uri if "://" in uri or uri.startswith("/") else f"{folder}/{uri}"
+            return self._reader.read(uri.decode(errors="replace"), folder)
+        except PictureError as error:
+            return error.reason

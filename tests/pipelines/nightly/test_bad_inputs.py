@@ -223,13 +223,26 @@ def test_pictures_that_cannot_be_reached(tmp_path, output, run_night):
     assert extractions(output)["reason"].to_list() == [
         None,
         "unreachable_picture",
-        "unreachable_picture",
+        "refused_address",
         "no_picture",
     ]
     run_night(tmp_path / "in", is_replay=True)
     (tmp_path / "in" / "missing.jpg").write_bytes(picture(6))
-    assert run_night(tmp_path / "in", is_replay=True)["rows_worked"] == 2
+    assert run_night(tmp_path / "in", is_replay=True)["rows_worked"] == 1
     assert extractions(output)["status"].to_list() == ["ok", "ok", "degraded", "degraded"]
+
+
+def test_one_of_two_pictures_missing_is_told_and_asked_for_again(tmp_path, output, run_night):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.jpg").write_bytes(picture(5))
+    rows = [{"product_id": "a", "title": "red shirt", "image_uri": ["1.jpg", "2.jpg"]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "a.parquet")
+    run_night(tmp_path / "in")
+    assert extractions(output)["status"].to_list() == ["degraded"]
+    assert extractions(output)["reason"].to_list() == ["unreachable_picture"]
+    (tmp_path / "in" / "2.jpg").write_bytes(picture(6))
+    assert run_night(tmp_path / "in", is_replay=True)["rows_worked"] == 1
+    assert extractions(output)["status"].to_list() == ["ok"]
 
 
 def test_broken_csv_lines_are_counted(tmp_path, output, run_night):

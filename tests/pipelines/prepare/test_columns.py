@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.prepare.columns import find_columns
 from pipelines.prepare.config import TaggedColumns
 from pipelines.prepare.rows import Problem
@@ -121,8 +122,11 @@ def test_addresses_of_pictures_are_followed_but_not_out(read, put, jpeg, tmp_pat
     addresses = ["1.jpg", absolute, f"file://{absolute}", "../2.jpg", "no://x/1.jpg", "absent.jpg"]
     put("a.jsonl", [{**ROW, "image_uri": address} for address in addresses])
     products = read()
-    assert [len(product.pictures) for product in products] == [1, 1, 1, 0, 0, 0]
-    assert {reason for p in products for reason in p.broken_pictures} == {"unreachable_picture"}
+    assert [product.broken_pictures for product in products] == [
+        [], *[["refused_address"]] * 4, ["unreachable_picture"]
+    ]  # fmt: skip
+    allowed = read(pictures=PictureAddressConfig(roots=(str(tmp_path),)))
+    assert [len(product.pictures) for product in allowed] == [1, 1, 1, 1, 0, 0]
 
 
 def test_addresses_in_a_lake(make_config, s3_bucket, jpeg):
