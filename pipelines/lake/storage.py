@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -115,6 +116,16 @@ class Storage:
         if self.is_local:
             return pafs.LocalFileSystem()
         return pafs.PyFileSystem(pafs.FSSpecHandler(self.fs))
+
+    @property
+    def delta_uri(self) -> str:
+        """The address for deltalake; its library decodes percent signs in half of its calls."""
+        if "%" in self.uri:
+            raise StorageError(
+                f"found a percent sign in {self.uri}, which Delta Lake tables cannot lie below; "
+                "rename the folder"
+            )
+        return self.uri
 
     @property
     def delta_options(self) -> dict[str, str]:
@@ -230,8 +241,13 @@ class Storage:
             else:
                 path.unlink(missing_ok=True)
             return
-        if self.fs.exists(self.path):
-            self.fs.rm(self.path, recursive=True)
+        found = list(self.files())
+        # `rm` takes a name for a pattern: t[12] would delete t1.
+        odd = [path for path in found if has_magic(path)]
+        for path in odd:
+            self.fs.rm_file(path)
+        if plain := [path for path in found if path not in odd]:
+            self.fs.rm(plain)
 
     @contextmanager
     def local_copy(self) -> Iterator[Path]:
@@ -254,7 +270,12 @@ class Storage:
         target = folder / self.name
         if self.is_folder():
             target.mkdir(parents=True, exist_ok=True)
-            self.fs.get(self.path.rstrip("/") + "/", str(target) + "/", recursive=True)
+            root = self.path.rstrip("/")
+            copies = {path: target / path.removeprefix(f"{root}/") for path in self.files()}
+            for copy in copies.values():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+            # Of two lists no name is taken for a pattern.
+            self.fs.get(list(copies), [str(copy) for copy in copies.values()])
         elif self.exists():
             self.fs.get_file(self.path, str(target))
         else:
@@ -273,10 +294,13 @@ def parse_options(pairs: list[str]) -> dict[str, str]:
     return options
 
 
-def content_version(info: Mapping[str, Any]) -> str:
-    """What changes when a file's content does, as far as what its storage says of it can tell."""
-    names = ("ETag", "md5Hash", "etag", "mtime", "LastModified", "last_modified", "created")
-    return str(next((info[name] for name in names if info.get(name)), None))
+def file_version(info: Mapping[str, Any]) -> str:
+    """Return what changes when a file's content does, as far as its storage can say."""
+    for key in ("ETag", "etag", "md5Hash", "content_md5"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified")
+    return f"{changed}/{info.get('ino', '')}"
 
 
 def is_transient(error: BaseException) -> bool:
@@ -374,9 +398,9 @@ def _fsspec_options(scheme: str, options: Mapping[str, str]) -> dict[str, Any]:
     if names is None:
         return dict(options)
     keywords: dict[str, Any] = {names[key][0]: value for key, value in options.items()}
+    # a listing must show what other processes wrote a moment ago
+    keywords["use_listings_cache"] = False
     if scheme == "s3":
-        # a listing must show what other processes wrote a moment ago
-        keywords["use_listings_cache"] = False
         region = keywords.pop("region", None)
         if region:
             keywords["client_kwargs"] = {"region_name": region}

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 
 from pipelines.labelled.pixels import decoded_dataset, kept_if_small
 from pipelines.labelled.table import LabelledTable
-from pipelines.lake.storage import Storage, content_version
+from pipelines.lake.storage import Storage, file_version
 from pipelines.lake.tables import Columns
 from pipelines.train.rank import WorkerSettings
 from ulsdram_core.checkpoint import CARD, CONFIG, METRICS, RECIPE, WEIGHTS
@@ -30,7 +30,7 @@ def fingerprint_of(recipe: str, tables: Iterable[LabelledTable], words: Iterable
     for table in tables:
         for name in table.files:
             info = table.place.sibling(name).info()
-            digest.update(f"{name} {info.get('size')} {content_version(info)}".encode())
+            digest.update(f"{name} {info.get('size')} {file_version(info)}".encode())
     for word in words:
         digest.update(f"{word} ".encode())
     return digest.hexdigest()[:16]
@@ -41,7 +41,7 @@ def model_version(place: Storage | None) -> str:
     if place is None:
         return ""
     files = [
-        f"{path} {info['size']} {content_version(info)}"
+        f"{path} {info['size']} {file_version(info)}"
         for path, info in sorted(place.fs.find(place.path, detail=True).items())
         if path.rsplit("/", 1)[-1] not in (METRICS, RECIPE, CARD)
     ]

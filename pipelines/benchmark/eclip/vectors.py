@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipelines.labelled.columns import encoded_pictures
 from pipelines.labelled.table import LabelledTable
-from pipelines.lake.inputs import file_version
+from pipelines.lake.storage import file_version
 from pipelines.train.eclip.table import texts_of
 from ulsdram_core.eclip.embedder import Embedder, Vectors
 from ulsdram_core.errors import PictureError

@@ -10,7 +10,7 @@ import polars as pl
 
 from pipelines.benchmark.paper.settings import BenchmarkConfig
 from pipelines.labelled.table import LabelledTable, check_texts, open_labelled
-from pipelines.lake.storage import Storage, content_version
+from pipelines.lake.storage import Storage, file_version
 from ulsdram_core.demo import DemoConfig, generate, split
 from ulsdram_core.schema import Product
 
@@ -48,7 +48,7 @@ class Source:
             table = self.table(name, uses_pictures=False)
             for path in table.files:
                 info = table.place.sibling(path).info()
-                versions.append([name, Path(path).name, info.get("size"), content_version(info)])
+                versions.append([name, Path(path).name, info.get("size"), file_version(info)])
         return versions
 
     def table(self, split_name: str, *, uses_pictures: bool) -> LabelledTable:

@@ -7,8 +7,7 @@ from typing import Any
 
 from pipelines.lake.digests import digest
 from pipelines.lake.documents import read_json, write_json
-from pipelines.lake.inputs import file_version
-from pipelines.lake.storage import Storage
+from pipelines.lake.storage import Storage, file_version
 from pipelines.nightly.work.model import LoadedModel, ModelFacts
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import ImageConfig
