@@ -27,7 +27,7 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.duplicates import find_duplicates
 from pipelines.prepare.publishing import REPORT_JSON, REPORT_MARKDOWN, Publication, check_apart
 from pipelines.prepare.report import build_report, render_markdown
-from pipelines.prepare.shards import Inputs, Shard, list_inputs
+from pipelines.prepare.shards import Inputs, Shard, find_raw_files
 from pipelines.prepare.staging import (
     TITLE_GROUP,
     Piece,
@@ -52,7 +52,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     check_apart(config.place(config.input), target)
     config = _with_pictures(config)
     corrections = _corrections(config)
-    inputs = list_inputs(config)
+    inputs = find_raw_files(config)
     columns = find_columns(config, inputs)
     output_schema(config, columns)
     publication = Publication(target)
