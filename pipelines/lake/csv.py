@@ -35,7 +35,7 @@ _OPEN = {
 }
 
 
-class CsvError(pa.ArrowInvalid):  # type: ignore[misc]
+class CsvError(pa.ArrowInvalid):
     """A file that cannot be read as CSV; counts wherever what Arrow calls invalid does."""
 
 

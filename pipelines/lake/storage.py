@@ -243,11 +243,18 @@ class Storage:
             return
         found = list(self.files())
         # `rm` takes a name for a pattern: t[12] would delete t1.
-        odd = [path for path in found if has_magic(path)]
-        for path in odd:
-            self.fs.rm_file(path)
-        if plain := [path for path in found if path not in odd]:
+        odd = [name for name in found if has_magic(name)]
+        for name in odd:
+            self.fs.rm_file(name)
+        if plain := [name for name in found if not has_magic(name)]:
             self.fs.rm(plain)
+
+    def copy_to(self, target: "Storage") -> None:
+        """Copy the file, or all files below this folder, to another place in the same storage."""
+        root = self.path.rstrip("/")
+        copies = {path: target.path + path.removeprefix(root) for path in self.files()}
+        # Of two lists no name is taken for a pattern.
+        self.fs.copy(list(copies), list(copies.values()))
 
     @contextmanager
     def local_copy(self) -> Iterator[Path]:
@@ -274,7 +281,6 @@ class Storage:
             copies = {path: target / path.removeprefix(f"{root}/") for path in self.files()}
             for copy in copies.values():
                 copy.parent.mkdir(parents=True, exist_ok=True)
-            # Of two lists no name is taken for a pattern.
             self.fs.get(list(copies), [str(copy) for copy in copies.values()])
         elif self.exists():
             self.fs.get_file(self.path, str(target))
