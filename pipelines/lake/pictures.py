@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipelines.lake.storage import LOCAL_SCHEMES, Storage, retrying
+from pipelines.lake.options import LOCAL_SCHEMES
+from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.web_pictures import (
     WEB_SCHEMES,
     Deadline,

@@ -1,7 +1,7 @@
 """One resolver from a URI and options to fsspec, pyarrow, Delta Lake and polars.
 
 Every URI the system touches passes through `Storage.of`. Options use one set of names per cloud
-(`endpoint_url`, `access_key_id`, ... see `OPTION_NAMES`); what is not given comes from the usual
+(`endpoint_url`, `access_key_id`, ... see `options.py`); what is not given comes from the usual
 environment variables of that cloud. Options never appear in messages or in `repr`.
 """
 
@@ -21,41 +21,20 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 import pyarrow.fs as pafs
 
+from pipelines.lake.errors import StorageError, UnreachableError
+from pipelines.lake.options import (
+    LOCAL_SCHEMES,
+    OPTION_NAMES,
+    canonical_scheme,
+    fsspec_options,
+    own_options,
+)
 from ulsdram_core.errors import UlsdramError
 
-S3_SCHEMES = frozenset({"s3", "s3a", "s3n"})
-LOCAL_SCHEMES = frozenset({"", "file", "local"})
-
-# scheme -> option -> (fsspec keyword, object_store key); both libraries name things differently
-OPTION_NAMES: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "s3": {
-        "endpoint_url": ("endpoint_url", "aws_endpoint_url"),
-        "access_key_id": ("key", "aws_access_key_id"),
-        "secret_access_key": ("secret", "aws_secret_access_key"),
-        "session_token": ("token", "aws_session_token"),
-        "region": ("region", "aws_region"),
-        "anonymous": ("anon", "aws_skip_signature"),
-    },
-    "gs": {"service_account": ("token", "google_service_account")},
-    "abfss": {
-        "account_name": ("account_name", "azure_storage_account_name"),
-        "account_key": ("account_key", "azure_storage_account_key"),
-    },
-}
-_ALIASES = {"gcs": "gs", "az": "abfss", "abfs": "abfss", "adl": "abfss"}
 # request errors of the cloud clients that fsspec passes on as they are
 _CLIENT_MODULES = frozenset({"aiohttp", "azure", "botocore", "gcsfs", "google", "requests"})
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfss": "adlfs"}
 _T = TypeVar("_T")
-_PREFIXES = ("aws_", "google_", "azure_storage_")
-
-
-class StorageError(ValueError):
-    """A URI or a storage option that cannot be used."""
-
-
-class UnreachableError(StorageError):
-    """A storage that gave no answer; unlike for other errors of a URI, trying again may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +55,12 @@ class Storage:
         scheme = _scheme(text)
         if scheme in LOCAL_SCHEMES:
             return Storage(str(Path(_local_path(text)).expanduser().absolute()))
-        return Storage(text.rstrip("/"), _own_options(scheme, options or {}))
+        return Storage(text.rstrip("/"), own_options(scheme, options or {}))
 
     @property
     def scheme(self) -> str:
         """Canonical scheme: "file", "s3", "gs", "abfss", ..."""
-        scheme = _scheme(self.uri)
-        if scheme in LOCAL_SCHEMES:
-            return "file"
-        return "s3" if scheme in S3_SCHEMES else _ALIASES.get(scheme, scheme)
+        return canonical_scheme(_scheme(self.uri))
 
     @property
     def is_local(self) -> bool:
@@ -102,7 +78,7 @@ class Storage:
         if self.is_local:
             return fsspec.filesystem("file")
         with _explained(self):
-            options = _fsspec_options(self.scheme, self.options)
+            options = fsspec_options(self.scheme, self.options)
             return fsspec.filesystem(_scheme(self.uri), **options)
 
     @property
@@ -376,43 +352,6 @@ def _local_path(text: str) -> str:
         return text
     parts = urlsplit(text)
     return unquote(parts.netloc + parts.path)
-
-
-def _own_options(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
-    """The given options in canonical names; unknown ones are a user error on known clouds."""
-    scheme = "s3" if scheme in S3_SCHEMES else _ALIASES.get(scheme, scheme)
-    known = OPTION_NAMES.get(scheme)
-    if known is None:
-        return dict(options)
-    others = {name for key, names in OPTION_NAMES.items() if key != scheme for name in names}
-    own = {}
-    for key, value in options.items():
-        name = key.lower()
-        for prefix in _PREFIXES:
-            name = name.removeprefix(prefix)
-        if name in known:
-            own[name] = value
-        elif name not in others:
-            raise StorageError(
-                f"found storage option {key!r} for {scheme}://, expected one of {sorted(known)}"
-            )
-    return own
-
-
-def _fsspec_options(scheme: str, options: Mapping[str, str]) -> dict[str, Any]:
-    names = OPTION_NAMES.get(scheme)
-    if names is None:
-        return dict(options)
-    keywords: dict[str, Any] = {names[key][0]: value for key, value in options.items()}
-    # a listing must show what other processes wrote a moment ago
-    keywords["use_listings_cache"] = False
-    if scheme == "s3":
-        region = keywords.pop("region", None)
-        if region:
-            keywords["client_kwargs"] = {"region_name": region}
-        if "anon" in keywords:
-            keywords["anon"] = keywords["anon"].lower() == "true"
-    return keywords
 
 
 def _write_temporary(path: Path, data: bytes) -> Path:

@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.lake.errors import StorageError, UnreachableError
 from pipelines.lake.storage import (
     Storage,
-    StorageError,
-    UnreachableError,
     file_version,
     is_transient,
     parse_options,
