@@ -56,18 +56,17 @@ class CsvCopy:
     bad_lines: tuple[int, ...]
 
 
-def copy_csv(source: Storage, target: Storage, names: Iterable[str]) -> CsvCopy:
+def copy_csv(stream: IO[bytes], target: Storage, names: Iterable[str]) -> CsvCopy:
     """Return the columns `names` of a CSV file as Parquet at `target`, written if not there."""
     if not target.exists():
         sink, bad = io.BytesIO(), list[int]()
-        with source.arrow.open_input_stream(source.path, compression="detect") as stream:
-            parts = read_csv(stream, tuple(names))
-            first = next(parts)
-            with pq.ParquetWriter(sink, first.rows.schema) as writer:
-                for part in chain([first], parts):
-                    writer.write_table(part.rows)
-                    bad += part.bad
-                writer.add_key_value_metadata({_BAD_RECORDS_KEY: " ".join(map(str, bad)).encode()})
+        parts = read_csv(stream, tuple(names))
+        first = next(parts)
+        with pq.ParquetWriter(sink, first.rows.schema) as writer:
+            for part in chain([first], parts):
+                writer.write_table(part.rows)
+                bad += part.bad
+            writer.add_key_value_metadata({_BAD_RECORDS_KEY: " ".join(map(str, bad)).encode()})
         target.write_bytes(sink.getvalue())
     metadata = pq.read_metadata(target.path, filesystem=target.arrow).metadata or {}
     return CsvCopy(target, tuple(map(int, metadata.get(_BAD_RECORDS_KEY, b"").split())))

@@ -1,6 +1,8 @@
 """Which files make up the input: Parquet and CSV files, folders (hive partitions), Delta tables."""
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +17,21 @@ CSV_ENDINGS = (".csv", ".csv.gz")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
+_NO_CHECK = "delta"  # files of a Delta table are never written twice
+
+
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One file as listed. `version` (etag, or time and inode) changes whenever the file does."""
+    """One file as listed. `version` (etag, or time and inode) changes whenever the file does.
+
+    `problem` says why something with the name of a file cannot be opened as one.
+    """
 
     uri: str
     size: int
     version: str
     partitions: tuple[tuple[str, str | None], ...] = ()
+    problem: str = ""
 
     @property
     def is_csv(self) -> bool:
@@ -33,6 +42,11 @@ class InputFile:
     def folder(self) -> str:
         """Where the file lies; addresses of pictures without a scheme are relative to it."""
         return self.uri.rpartition("/")[0]
+
+    def is_described_by(self, info: Mapping[str, Any]) -> bool:
+        """Whether what a storage says of a file fits what was listed."""
+        is_same = self.version in (_NO_CHECK, file_version(info))
+        return is_same and int(info["size"]) == self.size
 
     def fingerprint(self, *settings: str) -> str:
         """Names what was read from this very content of the file under these settings."""
@@ -70,22 +84,60 @@ def _list_input(place: Storage) -> list[InputFile]:
 
 def _listed_file(place: Storage) -> InputFile:
     try:
-        info = place.info()
+        return describe_file(place)
     except FileNotFoundError as error:
         raise ValueError(f"found nothing at {place.uri}; check the path") from error
-    return InputFile(place.uri, int(info["size"]), file_version(info))
 
 
 def _list_folder(place: Storage) -> list[InputFile]:
     root = place.path.rstrip("/")
-    listing: dict[str, Any] = place.fs.find(root, detail=True)
+    listing: dict[str, Any] = place.fs.find(root, detail=True, withdirs=place.is_local)
     files = []
     for path, info in sorted(listing.items()):
         inner = path[len(root) :].lstrip("/")
-        if inner.lower().endswith(PARQUET_ENDINGS + CSV_ENDINGS) and not _is_hidden(inner):
-            uri = place.join(inner).uri
-            files.append(InputFile(uri, int(info["size"]), file_version(info), _partitions(inner)))
+        if not inner.lower().endswith(PARQUET_ENDINGS + CSV_ENDINGS) or _is_hidden(inner):
+            continue
+        if info["type"] == "directory" and any(other.startswith(path + "/") for other in listing):
+            continue  # some writers give the folder of their files such a name
+        found = _info_if_there(place.join(inner)) if place.is_local else info
+        if found is not None:
+            files.append(describe_file(place.join(inner), found, _partitions(inner)))
     return files
+
+
+def _info_if_there(place: Storage) -> Mapping[str, Any] | None:
+    """None: deleted a moment ago."""
+    try:
+        return file_info(place)
+    except OSError as error:
+        if not os.path.islink(place.path):
+            if isinstance(error, FileNotFoundError):
+                return None
+            raise
+        return {"size": 0, "type": "link to nothing"}
+
+
+def describe_file(
+    place: Storage,
+    info: Mapping[str, Any] | None = None,
+    partitions: tuple[tuple[str, str | None], ...] = (),
+) -> InputFile:
+    """A file as its storage describes it (now, unless `info` is given)."""
+    info = info or file_info(place)
+    kind = info.get("type", "file")
+    if kind == "file":
+        return InputFile(place.uri, int(info["size"]), file_version(info), partitions)
+    return InputFile(place.uri, 0, "", partitions, problem=f"found a {kind}, expected a file")
+
+
+def file_info(place: Storage) -> dict[str, Any]:
+    """What the storage says of a file now; of a link, what it points at."""
+    if not place.is_local:
+        return place.info()
+    found = os.stat(place.path)
+    kinds = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "directory"), (stat.S_ISFIFO, "pipe"))
+    kind = next((name for is_kind, name in kinds if is_kind(found.st_mode)), "device")
+    return {"size": found.st_size, "mtime": found.st_mtime, "ino": found.st_ino, "type": kind}
 
 
 def _list_delta(place: Storage) -> list[InputFile]:
@@ -103,7 +155,7 @@ def _list_delta(place: Storage) -> list[InputFile]:
         values = ((name, actions[f"partition.{name}"][i]) for name in names)
         partitions = tuple((name, None if value is None else str(value)) for name, value in values)
         uri = path if "://" in path else place.join(unquote(path)).uri
-        files.append(InputFile(uri, int(actions["size_bytes"][i]), "delta", partitions))
+        files.append(InputFile(uri, int(actions["size_bytes"][i]), _NO_CHECK, partitions))
     return sorted(files, key=lambda file: file.uri)
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from pipelines.cluster.tasks import WorkerDiedError
 from pipelines.errors import RunFailedError
 from pipelines.lake.snapshot import Snapshot
+from pipelines.lake.source import InputChangedError
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.gate import RunStatistics
 from pipelines.nightly.night import Night
@@ -29,7 +30,7 @@ from pipelines.nightly.table.publish import (
     rewrite_bucket,
     staged_rows,
 )
-from pipelines.nightly.work.decode import DecodeSettings, InputChangedError
+from pipelines.nightly.work.decode import DecodeSettings
 from pipelines.nightly.work.stages import Stages, settle_row
 from pipelines.nightly.work.staging import RowStamp, Staging
 from pipelines.nightly.work.waves import AttemptLog, WaveRun, WaveTotals
@@ -49,8 +50,8 @@ class Run:
     def extract_all(self) -> tuple[Plan, RunStatistics]:
         """Plan and work until every planned row is staged; plan again when inputs change."""
         for _ in range(self.night.config.waves.max_replans + 1):
-            plan = self.plan()
             try:
+                plan = self.plan()
                 self._run_waves(plan)
             except InputChangedError:
                 continue
@@ -70,7 +71,7 @@ class Run:
         night = self.night
         files = night.list_files()
         stored = load_newest_plan(self.folder.place)
-        if stored is not None and [planned.file for planned in stored.files] == files:
+        if stored is not None and stored.is_for(files):
             return stored
         snapshot = night.snapshot()
         scanned = night.scan(files, snapshot.num_buckets)

@@ -6,7 +6,7 @@ row numbers to extract in `work.arrow` (one batch per wave), and at last `plan.j
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -65,6 +65,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.rows = RowMap(self.files)
+
+    def is_for(self, files: Sequence[InputFile]) -> bool:
+        """Whether the plan holds for a listing; what it could not read is worth another try."""
+        is_same = [planned.file for planned in self.files] == list(files)
+        return is_same and not any(planned.summary.is_spoiled for planned in self.files)
 
     def accepted(self, bucket: int) -> pl.DataFrame:
         """id, hash and order of the rows that this run must publish in a bucket."""

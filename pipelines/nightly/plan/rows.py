@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.lake.digests import as_halves, digest
-from pipelines.lake.inputs import InputFile
+from pipelines.lake.inputs import InputFile, describe_file
+from pipelines.lake.source import InputChangedError, Source, SpoiledError
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.lake.times import NO_TIME, update_order
@@ -81,14 +82,21 @@ class RawRows:
 
 
 class FileReader:
-    """One input Parquet file; raises what `is_corruption` recognises when it cannot be parsed."""
+    """One input Parquet file; raises SpoiledError when it cannot be parsed."""
 
     def __init__(self, place: Storage, file: InputFile, settings: RowSettings) -> None:
         self._file = file
         self._settings = settings
-        self._stream = place.arrow.open_input_file(place.path)
-        self.parquet = pq.ParquetFile(self._stream, pre_buffer=not place.is_local)
-        self.schema: pa.Schema = self.parquet.schema_arrow
+        read = file if place.uri == file.uri else describe_file(place)
+        self._source = Source(read, place.options)
+        try:
+            with self._source.parsing():
+                stream = pa.PythonFile(self._source, mode="r")
+                self.parquet = pq.ParquetFile(stream, pre_buffer=not place.is_local)
+                self.schema: pa.Schema = self.parquet.schema_arrow
+        except BaseException:
+            self._source.close()
+            raise
 
     def __enter__(self) -> "FileReader":
         return self
@@ -98,15 +106,26 @@ class FileReader:
 
     def close(self) -> None:
         """Release the file."""
-        self._stream.close()
+        self._source.close()
 
-    def key_problem(self) -> Reason | None:
-        """Why no row of this file can have a key; None when the key column is usable."""
+    def check_unchanged(self) -> None:
+        """Raise InputChangedError when the file was replaced while it was read."""
+        self._source.check_unchanged()
+
+    def key_problem(self) -> tuple[Reason, str] | None:
+        """Why no row of this file can be read, and in words; None when they can."""
+        names = self.schema.names
+        for name in self._wanted():
+            if names.count(name) > 1:
+                return Reason.UNREADABLE_FILE, f"{names.count(name)} columns are named {name!r}"
+        return None if self._has_key() else (Reason.WRONG_TYPE, _no_key(names))
+
+    def _has_key(self) -> bool:
         name = self._settings.columns.product_id
         if name in self.schema.names:
             kind = self.schema.field(name).type
-            return None if _is_text(kind) or pa.types.is_integer(kind) else Reason.WRONG_TYPE
-        return None if name in dict(self._file.partitions) else Reason.WRONG_TYPE
+            return _is_text(kind) or pa.types.is_integer(kind)
+        return name in dict(self._file.partitions)
 
     def has_trusted_column(self) -> bool:
         """Whether rows can be compared without reading what they hold."""
@@ -128,8 +147,11 @@ class FileReader:
         for statistics in counts:
             if statistics is not None and statistics.has_null_count:
                 return int(statistics.null_count)
-        found = self.parquet.iter_batches(KEY_BATCH_ROWS, row_groups=[row_group], columns=[name])
-        return sum(batch.column(0).null_count for batch in found)
+        with self._source.parsing():
+            found = self.parquet.iter_batches(
+                KEY_BATCH_ROWS, row_groups=[row_group], columns=[name]
+            )
+            return sum(batch.column(0).null_count for batch in found)
 
     def stored_bytes(self, row_group: int, *, is_key_only: bool) -> int:
         """Stored (compressed) bytes of the columns that are read of a row group."""
@@ -144,31 +166,35 @@ class FileReader:
 
     def keys(self, row_group: int, *, is_key_only: bool) -> Iterator[RawKeys]:
         """Keys of all rows of a row group, some at a time."""
-        found = self.parquet.iter_batches(
-            KEY_BATCH_ROWS if is_key_only else BATCH_ROWS,
-            row_groups=[row_group],
-            columns=self._present(is_key_only=is_key_only),
-            use_threads=False,
-        )
-        for batch in found:
-            if is_key_only:
-                hashes = as_halves(filter(None, self._trusted(batch)))
-            else:
-                hashes = self._raw(batch).hashes
-            yield RawKeys(self._ids(batch), hashes, self._times(batch))
+        with self._source.parsing():
+            found = self.parquet.iter_batches(
+                KEY_BATCH_ROWS if is_key_only else BATCH_ROWS,
+                row_groups=[row_group],
+                columns=self._present(is_key_only=is_key_only),
+                use_threads=False,
+            )
+            for batch in found:
+                if is_key_only:
+                    hashes = as_halves(filter(None, self._trusted(batch)))
+                else:
+                    hashes = self._raw(batch).hashes
+                yield RawKeys(self._ids(batch), hashes, self._times(batch))
 
     def take(self, row_group: int, rows: np.ndarray) -> RawRows:
-        """The chosen rows of a row group (positions within it); a missing row is an IndexError."""
+        """The chosen rows of a row group (positions within it)."""
         names = self._present(is_key_only=False)
-        table = self.parquet.read_row_group(row_group, columns=names, use_threads=False)
+        with self._source.parsing():
+            table = self.parquet.read_row_group(row_group, columns=names, use_threads=False)
         if len(rows) and int(rows[-1]) >= table.num_rows:
-            raise IndexError(f"row {rows[-1]} of {table.num_rows}")
+            raise InputChangedError(f"{self._file.uri}: row {rows[-1]} of {table.num_rows}")
         return self._raw(table.take(pa.array(rows)).combine_chunks())
 
+    def _wanted(self) -> tuple[str, ...]:
+        columns = self._settings.key_columns() + self._settings.content_columns()
+        return tuple(dict.fromkeys(columns))
+
     def _present(self, *, is_key_only: bool) -> list[str]:
-        wanted = self._settings.key_columns()
-        if not is_key_only:
-            wanted += self._settings.content_columns()
+        wanted = self._settings.key_columns() if is_key_only else self._wanted()
         names = [name for name in dict.fromkeys(wanted) if name in self.schema.names]
         # a file whose wanted columns all come from its path still has to be counted
         return names or self.schema.names[:1]
@@ -239,20 +265,29 @@ class FileReader:
         return [None if value is None else digest((repr(value).encode(),)) for value in values]
 
 
+def read_rows(
+    data: Storage, file: InputFile, settings: RowSettings, *, row_group: int, rows: np.ndarray
+) -> tuple[RawRows, int]:
+    """Planned rows and the stored bytes read for them; InputChangedError: plan again."""
+    try:
+        with FileReader(data, file, settings) as reader:
+            found = reader.take(row_group, rows)
+            reader.check_unchanged()
+            return found, reader.stored_bytes(row_group, is_key_only=False)
+    except (FileNotFoundError, SpoiledError) as error:
+        raise InputChangedError(f"{file.uri}: {error}") from error
+
+
 def _contents(raw: RawRows) -> Iterator[tuple[bytes | None, ...]]:
     rows = zip(raw.texts, raw.categories, raw.pictures, raw.picture_uris, strict=True)
     for texts, category, pictures, uris in rows:
-        yield (*texts, category, *pictures, b"", *uris)
+        # an empty picture counts as null: b"" ends the pictures
+        yield (*texts, category, *(picture or None for picture in pictures), b"", *uris)
 
 
-def is_corruption(error: BaseException) -> bool:
-    """Whether the bytes arrived but are not what they should be; else it is the storage's fault.
-
-    Arrow's own parse errors carry no errno, the errors of files and networks do.
-    """
-    if isinstance(error, pa.ArrowException):
-        return True
-    return isinstance(error, OSError) and error.errno is None
+def _no_key(names: list[str]) -> str:
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"no key column of a usable type; found {shown}"
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from pipelines.errors import RunFailedError
 from pipelines.lake.csv import copy_csv
 from pipelines.lake.inputs import InputFile
-from pipelines.lake.storage import Storage, retrying
+from pipelines.lake.source import InputChangedError, Source, SpoiledError
+from pipelines.lake.storage import Storage, is_transient, retrying
 from pipelines.lake.tables import id_hashes
-from pipelines.nightly.plan.rows import FileReader, RawKeys, RowSettings, is_corruption
+from pipelines.nightly.plan.rows import FileReader, RawKeys, RowSettings
 from ulsdram_core.reasons import Reason
 
 KEYS, CSV_COPIES = "_keys", "_csv"
@@ -75,6 +77,11 @@ class FileSummary:
     detail: str = ""
 
     @property
+    def is_spoiled(self) -> bool:
+        """Whether something of the file could not be read."""
+        return self.problem is not None or bool(self.bad_row_groups)
+
+    @property
     def num_rows(self) -> int:
         """Rows by the footer, unreadable row groups included."""
         return sum(rows for rows, _ in self.row_groups)
@@ -93,8 +100,21 @@ class FileSummary:
 
 
 def scan_file(task: ScanTask) -> FileSummary:
-    """Read what is new of one file and keep its keys; a file that cannot be parsed is a summary."""
-    return retrying(lambda: _scan(task))
+    """Read what is new of one file and keep its keys; a file that cannot be parsed is a summary.
+
+    InputChangedError: the file is not the one that was listed. Whatever the storage does wrong,
+    time after time, fails the run: a file must not count as spoiled because nobody may read it.
+    """
+    try:
+        return retrying(lambda: _scan(task))
+    except Exception as error:
+        if not isinstance(error, OSError | MemoryError) and not is_transient(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RunFailedError(
+            f"could not read {task.file.uri}: {reason}; nothing was published, mend it and run "
+            "again, or take the file out of the input"
+        ) from error
 
 
 def read_summary(task: ScanTask) -> FileSummary | None:
@@ -117,28 +137,45 @@ def read_keys(keys: Storage, batches: range) -> list[np.ndarray]:
 def _scan(task: ScanTask) -> FileSummary:
     try:
         summary, records = _scan_parquet(task)
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        if not is_corruption(error):
-            raise
-        summary, records = _spoiled(Reason.UNREADABLE_FILE, str(error)), _no_records()
+    except SpoiledError as error:
+        summary, records = _spoiled(str(error)), _no_records()
+    except FileNotFoundError as error:
+        raise InputChangedError(f"{task.file.uri} is gone") from error
     _write_keys(task, summary, records)
     return summary
 
 
 def _scan_parquet(task: ScanTask) -> tuple[FileSummary, np.ndarray]:
-    bad_lines: tuple[int, ...] = ()
-    if task.file.is_csv:
-        source = Storage.of(task.file.uri, task.settings.options)
-        wanted = (*task.settings.key_columns(), *task.settings.content_columns())
-        bad_lines = copy_csv(source, task.data(), wanted).bad_lines
+    if task.file.problem:
+        return _spoiled(task.file.problem), _no_records()
+    bad_lines = _copy_csv(task) if task.file.is_csv else ()
     with FileReader(task.data(), task.file, task.settings) as reader:
         groups = _row_groups(reader)
         problem = reader.key_problem()
-        if problem is not None:
-            return _keyless_file(reader, problem, groups), _no_records()
-        return _scan_row_groups(reader, groups, bad_lines)
+        if problem is None:
+            found = _scan_row_groups(reader, groups, bad_lines)
+        else:
+            found = _unusable(reader, groups, bad_lines), _no_records()
+        reader.check_unchanged()
+        return found
+
+
+def _copy_csv(task: ScanTask) -> tuple[int, ...]:
+    """Make the Parquet copy that rows are read from; the numbers of the lines that are no rows."""
+    settings, target = task.settings, task.data()
+    wanted = (*settings.key_columns(), *settings.content_columns())
+    with Source(task.file, settings.options) as source:
+        stream = pa.PythonFile(source, mode="r")
+        if task.file.uri.lower().endswith("gz"):
+            stream = pa.CompressedInputStream(stream, "gzip")
+        with source.parsing():
+            bad_lines = copy_csv(stream, target, wanted).bad_lines
+        try:
+            source.check_unchanged()
+        except InputChangedError:
+            target.delete()
+            raise
+    return bad_lines
 
 
 def _scan_row_groups(
@@ -150,10 +187,8 @@ def _scan_row_groups(
             is_key_only = reader.is_key_only(i)
             bytes_read += reader.stored_bytes(i, is_key_only=is_key_only)
             records += _group_records(reader.keys(i, is_key_only=is_key_only), first_row)
-        except (OSError, pa.ArrowException) as error:
-            if not is_corruption(error):
-                raise
-            bad[i] = str(error)[:500]
+        except SpoiledError as error:
+            bad[i] = str(error)
         first_row += num_rows
     found = np.concatenate(records)
     summary = FileSummary(
@@ -208,23 +243,21 @@ def _row_groups(reader: FileReader) -> list[tuple[int, int]]:
     ]
 
 
-def _keyless_file(
-    reader: FileReader, problem: Reason, groups: list[tuple[int, int]]
+def _unusable(
+    reader: FileReader, groups: list[tuple[int, int]], bad_lines: tuple[int, ...]
 ) -> FileSummary:
+    reason, detail = reader.key_problem() or (Reason.WRONG_TYPE, "")
     return FileSummary(
         row_groups=groups,
+        bad_lines=list(bad_lines),
         columns=reader.schema.names,
-        problem=problem.value,
-        detail="no key column of a usable type; found " + _shorten(reader.schema.names),
+        problem=reason.value,
+        detail=detail,
     )
 
 
-def _spoiled(problem: Reason, detail: str) -> FileSummary:
-    return FileSummary(problem=problem.value, detail=detail[:500])
-
-
-def _shorten(names: list[str]) -> str:
-    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+def _spoiled(detail: str) -> FileSummary:
+    return FileSummary(problem=Reason.UNREADABLE_FILE.value, detail=detail[:500])
 
 
 def _no_records() -> np.ndarray:

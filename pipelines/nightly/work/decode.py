@@ -13,9 +13,10 @@ import numpy as np
 
 from pipelines.lake.digests import as_hex
 from pipelines.lake.pictures import PictureReader
+from pipelines.lake.source import InputChangedError
 from pipelines.lake.storage import Storage, retrying
 from pipelines.nightly.plan.chunks import Chunk, ChunkConfig, Part
-from pipelines.nightly.plan.rows import FileReader, RawRows, RowSettings, is_corruption
+from pipelines.nightly.plan.rows import RawRows, RowSettings, read_rows
 from pipelines.nightly.work.model import ModelFacts
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import decode_picture, picture_digest
@@ -24,10 +25,6 @@ from ulsdram_core.schema import DecodedProduct, Extraction, Status
 
 _FETCHES_AT_ONCE = 8
 _NOT_FETCHED = frozenset({Reason.UNREACHABLE_PICTURE, Reason.REFUSED_ADDRESS})
-
-
-class InputChangedError(RuntimeError):
-    """A file is not what the plan saw any more; the plan has to be remade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +90,7 @@ def _batch(chunk: Chunk, items: Sequence[tuple[DecodedProduct | Extraction, str]
 
 def read_part(part: Part, settings: RowSettings) -> tuple[RawRows, int]:
     """Rows as stored and the bytes that were read for them."""
-    try:
-        with FileReader(part.data, part.file, settings) as reader:
-            rows = reader.take(part.row_group, part.rows)
-            return rows, reader.stored_bytes(part.row_group, is_key_only=False)
-    except (FileNotFoundError, IndexError) as error:
-        raise InputChangedError(f"{part.file.uri}: {error}") from error
-    except Exception as error:
-        if is_corruption(error):
-            raise InputChangedError(f"{part.file.uri}: {error}") from error
-        raise
+    return read_rows(part.data, part.file, settings, row_group=part.row_group, rows=part.rows)
 
 
 def _decode_rows(

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from pipelines.cluster.tasks import Item, Result, WorkerDiedError
-from pipelines.nightly.work.decode import DecodedBatch, InputChangedError, decode_chunk
+from pipelines.lake.source import InputChangedError
+from pipelines.nightly.work.decode import DecodedBatch, decode_chunk
 from pipelines.nightly.work.model import LoadedModel
 from pipelines.nightly.work.stages import Stages, extract_batch, failure_of
 from pipelines.nightly.work.waves import WaveRun

@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.errors import RunFailedError
 from pipelines.lake.documents import read_json, write_json
+from pipelines.lake.source import InputChangedError
 from pipelines.lake.storage import Storage
 from pipelines.lake.times import as_duration
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.plan.chunks import Chunk
 from pipelines.nightly.plan.plan import Plan
-from pipelines.nightly.work.decode import InputChangedError
 from pipelines.nightly.work.staging import Staging
 from ulsdram_core.reasons import Reason
 
