@@ -1,22 +1,24 @@
 """Which files make up the input: Parquet and CSV files, folders (hive partitions), Delta tables."""
 
+import base64
 import hashlib
 import os
 import stat
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from deltalake import DeltaTable
+import numpy as np
 
+from pipelines.lake.delta_input import DeltaFile, list_delta, open_input
 from pipelines.lake.storage import Storage, file_version
 
 PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
 CSV_ENDINGS = (".csv", ".csv.gz")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-
-
+_NO_BITS = base64.b64encode(zlib.compress(b"")).decode()
 _NO_CHECK = "delta"  # files of a Delta table are never written twice
 
 
@@ -24,7 +26,8 @@ _NO_CHECK = "delta"  # files of a Delta table are never written twice
 class InputFile:
     """One file as listed. `version` (etag, or time and inode) changes whenever the file does.
 
-    `problem` says why something with the name of a file cannot be opened as one.
+    `problem` says why something with the name of a file cannot be opened as one; `hidden` are the
+    rows that a Delta table has deleted without rewriting the file (see `hidden_rows`).
     """
 
     uri: str
@@ -32,6 +35,7 @@ class InputFile:
     version: str
     partitions: tuple[tuple[str, str | None], ...] = ()
     problem: str = ""
+    hidden: str = ""
 
     @property
     def is_csv(self) -> bool:
@@ -43,6 +47,11 @@ class InputFile:
         """Where the file lies; addresses of pictures without a scheme are relative to it."""
         return self.uri.rpartition("/")[0]
 
+    def hidden_rows(self) -> np.ndarray:
+        """Ascending positions of the rows that do not count."""
+        packed = np.frombuffer(zlib.decompress(base64.b64decode(self.hidden or _NO_BITS)), np.uint8)
+        return np.flatnonzero(np.unpackbits(packed))
+
     def is_described_by(self, info: Mapping[str, Any]) -> bool:
         """Whether what a storage says of a file fits what was listed."""
         is_same = self.version in (_NO_CHECK, file_version(info))
@@ -51,6 +60,7 @@ class InputFile:
     def fingerprint(self, *settings: str) -> str:
         """Names what was read from this very content of the file under these settings."""
         parts = (self.uri, str(self.size), self.version, repr(self.partitions), *settings)
+        parts += (self.hidden,) if self.hidden else ()
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -67,7 +77,7 @@ def _list_input(place: Storage) -> list[InputFile]:
     if place.uri.lower().endswith(PARQUET_ENDINGS + CSV_ENDINGS) and not place.is_folder():
         return [_listed_file(place)]
     if place.join("_delta_log").exists():
-        return _list_delta(place)
+        return [_delta_file(file) for file in list_delta(open_input(place), place)]
     if not place.is_folder():
         raise ValueError(
             f"found nothing at {place.uri}, expected a folder, a Delta table or a file that ends "
@@ -140,27 +150,16 @@ def file_info(place: Storage) -> dict[str, Any]:
     return {"size": found.st_size, "mtime": found.st_mtime, "ino": found.st_ino, "type": kind}
 
 
-def _list_delta(place: Storage) -> list[InputFile]:
-    delta = DeltaTable(place.delta_uri, storage_options=place.delta_options or None)
-    if len(delta.deletion_vectors().read_all() if _has_vectors(delta) else ()):
-        raise ValueError(
-            f"Delta table {place.uri} has deletion vectors, which hide rows of its files; "
-            "rewrite it (REORG TABLE ... APPLY (PURGE)) and run again"
-        )
-    names = delta.metadata().partition_columns
-    rows = delta.get_add_actions(flatten=True)
-    actions = {name: rows[name].to_pylist() for name in rows.schema.names}
-    files = []
-    for i, path in enumerate(actions["path"]):
-        values = ((name, actions[f"partition.{name}"][i]) for name in names)
-        partitions = tuple((name, None if value is None else str(value)) for name, value in values)
-        uri = path if "://" in path else place.join(unquote(path)).uri
-        files.append(InputFile(uri, int(actions["size_bytes"][i]), _NO_CHECK, partitions))
-    return sorted(files, key=lambda file: file.uri)
+def _delta_file(file: DeltaFile) -> InputFile:
+    hidden = _packed(file.hidden) if len(file.hidden) else ""
+    return InputFile(file.uri, file.size, _NO_CHECK, file.partitions, hidden=hidden)
 
 
-def _has_vectors(delta: DeltaTable) -> bool:
-    return "deletionVectors" in (delta.protocol().reader_features or [])
+def _packed(rows: np.ndarray) -> str:
+    """Positions as text that a plan can hold: two million of them take a few hundred KB at most."""
+    bits = np.zeros(int(rows[-1]) + 1, bool)
+    bits[rows] = True
+    return base64.b64encode(zlib.compress(np.packbits(bits).tobytes())).decode()
 
 
 def _is_hidden(path: str) -> bool:

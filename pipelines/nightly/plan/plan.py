@@ -155,10 +155,7 @@ def _from_json(found: Mapping[str, Any]) -> Plan:
     for item in found["files"]:
         partitions = tuple((name, value) for name, value in item["file"].pop("partitions"))
         file = InputFile(**item["file"], partitions=partitions)
-        summary = item["summary"]
-        summary["row_groups"] = [tuple(group) for group in summary["row_groups"]]
-        summary["bad_row_groups"] = {int(k): v for k, v in summary["bad_row_groups"].items()}
-        files.append(PlannedFile(file, FileSummary(**summary)))
+        files.append(PlannedFile(file, FileSummary.of(item["summary"])))
     names = ("generation", "num_buckets", "num_waves", "last_order", "is_complete")
     counts = PlanCounts(**found["counts"])
     return Plan(files=files, counts=counts, **{name: found[name] for name in names})

@@ -191,15 +191,15 @@ def _count_files(files: Sequence[PlannedFile]) -> PlanCounts:
     counts = PlanCounts(files=len(files))
     for planned in files:
         summary = planned.summary
-        counts.rows_in += summary.num_rows + len(summary.bad_lines)
+        counts.rows_in += summary.num_visible + len(summary.bad_lines)
         counts.bad_lines += len(summary.bad_lines)
         if summary.problem is not None:
             counts.unreadable_files += 1
-            counts.unreadable += summary.num_rows
+            counts.unreadable += summary.num_visible
             continue
         counts.keyless += summary.num_keyless
         counts.unreadable_row_groups += len(summary.bad_row_groups)
-        counts.unreadable += sum(summary.row_groups[i][0] for i in summary.bad_row_groups)
+        counts.unreadable += sum(summary.visible_in(i) for i in summary.bad_row_groups)
     return counts
 
 

@@ -32,11 +32,10 @@ def file_entries(planned: PlannedFile) -> Iterator[dict[str, object]]:
     """Entries for an unusable file, its unreadable row groups and its broken CSV lines."""
     file, summary = planned.file, planned.summary
     if summary.problem is not None:
-        num_rows = summary.num_rows if summary.row_groups else None
+        num_rows = summary.num_visible if summary.row_groups else None
         yield _entry(file.uri, WHOLE, WHOLE, num_rows, summary.problem, summary.detail)
-        return
     for group, detail in summary.bad_row_groups.items():
-        rows = summary.row_groups[group][0]
+        rows = summary.visible_in(group)
         yield _entry(file.uri, group, WHOLE, rows, Reason.UNREADABLE_ROW_GROUP.value, detail)
     for line in summary.bad_lines:
         detail = "the line has another number of fields than the header"

@@ -7,7 +7,8 @@ KEYLESS_REASONS), and the schema's metadata holds the FileSummary.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,7 @@ KEY_DTYPE = np.dtype(
 KEY_NAMES = tuple(KEY_DTYPE.names or ())
 KEY_SCHEMA = pa.schema([(name, pa.from_numpy_dtype(KEY_DTYPE[name])) for name in KEY_NAMES])
 _SUMMARY_KEY = b"ulsdram.summary"
-_LAYOUT = "2"  # of what a scan keeps and what it means
+_LAYOUT = "3"  # of what a scan keeps and what it means
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,15 @@ class ScanTask:
 
 @dataclass(frozen=True, slots=True)
 class FileSummary:
-    """What a scan found. `row_groups`: (rows, stored bytes) each; `problem` spoils the file."""
+    """What a scan found. `row_groups`: (rows, stored bytes) each; `problem` spoils the file.
+
+    `hidden`: how many rows of a row group the input's table has deleted.
+    """
 
     row_groups: list[tuple[int, int]] = field(default_factory=list)
     bad_row_groups: dict[int, str] = field(default_factory=dict)
     bad_lines: list[int] = field(default_factory=list)
+    hidden: dict[int, int] = field(default_factory=dict)
     num_keyless: int = 0
     bytes_read: int = 0
     columns: list[str] = field(default_factory=list)
@@ -86,6 +91,15 @@ class FileSummary:
         """Rows by the footer, unreadable row groups included."""
         return sum(rows for rows, _ in self.row_groups)
 
+    @property
+    def num_visible(self) -> int:
+        """Rows by the footer without the deleted ones."""
+        return self.num_rows - sum(self.hidden.values())
+
+    def visible_in(self, row_group: int) -> int:
+        """The same of one row group."""
+        return self.row_groups[row_group][0] - self.hidden.get(row_group, 0)
+
     def to_json(self) -> str:
         """As kept in the key file."""
         return json.dumps(asdict(self))
@@ -93,9 +107,14 @@ class FileSummary:
     @staticmethod
     def from_json(text: str | bytes) -> "FileSummary":
         """The inverse of `to_json`."""
-        found = json.loads(text)
+        return FileSummary.of(json.loads(text))
+
+    @staticmethod
+    def of(found: dict[str, Any]) -> "FileSummary":
+        """From its fields as JSON holds them."""
         found["row_groups"] = [(rows, size) for rows, size in found["row_groups"]]
-        found["bad_row_groups"] = {int(k): v for k, v in found["bad_row_groups"].items()}
+        for name in ("bad_row_groups", "hidden"):
+            found[name] = {int(k): v for k, v in found[name].items()}
         return FileSummary(**found)
 
 
@@ -157,7 +176,19 @@ def _scan_parquet(task: ScanTask) -> tuple[FileSummary, np.ndarray]:
         else:
             found = _unusable(reader, groups, bad_lines), _no_records()
         reader.check_unchanged()
-        return found
+    return _without_hidden(*found, task.file.hidden_rows()) if task.file.hidden else found
+
+
+def _without_hidden(
+    summary: FileSummary, records: np.ndarray, hidden: np.ndarray
+) -> tuple[FileSummary, np.ndarray]:
+    """Leave out the rows that the input's table has deleted."""
+    ends = np.cumsum([rows for rows, _ in summary.row_groups])
+    groups, counts = np.unique(np.searchsorted(ends, hidden, side="right"), return_counts=True)
+    records = records[~np.isin(records["row"], hidden)]
+    num_keyless = int((records["id_lo"] == 0).sum())
+    by_group = dict(zip(groups.tolist(), counts.tolist(), strict=True))
+    return replace(summary, hidden=by_group, num_keyless=num_keyless), records
 
 
 def _copy_csv(task: ScanTask) -> tuple[int, ...]:
