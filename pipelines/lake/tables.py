@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.lake.digests import as_halves, digests
 from pipelines.lake.storage import Storage
 
 SCHEMA_VERSION = 1
@@ -145,8 +146,7 @@ def id_digest(product_id: str | bytes) -> bytes:
 
 def id_hashes(product_ids: Iterable[str | bytes]) -> np.ndarray:
     """[N, 2] uint64 halves of the ids' digests; [:, 0] decides the bucket."""
-    data = b"".join(map(id_digest, product_ids))
-    return np.frombuffer(data, dtype="<u8").reshape(-1, 2)
+    return as_halves(digests([i.encode() if isinstance(i, str) else i for i in product_ids]))
 
 
 def bucket_of(product_id: str, num_buckets: int) -> int:

@@ -5,7 +5,7 @@ What makes a crash harmless, step by step (each file named here is put whole or 
 1. `lock.py`: one owner per table at a time. Whoever creates `_lock/epoch-N.json` owns epoch N;
    a stale owner can be overtaken because every commit carries its epoch and is refused when the
    table has seen a newer one (`publish.py`).
-2. `scan.py`: the keys of an input file go to `_keys/<fingerprint>.arrow`. The name is a function
+2. `scan.py`, `keys.py`: the keys of input files go to packs in `_keys/`, named by fingerprints
    of the content, so scanning again is a no-op and an unchanged file is never opened.
 3. `planner.py`: keys joined with the table give the rows to extract. `plan.json` is put last; a
    plan without it does not exist. A plan is remade when the listing has changed.

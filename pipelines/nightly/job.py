@@ -76,8 +76,8 @@ class NightlyJob:
         night = self._night(request)
         snapshot = night.snapshot()
         scanned = night.scan(night.list_files(), snapshot.num_buckets)
-        with night.timed("plan"):
-            plan = night.builder(scanned, snapshot).estimate(request.limit)
+        with night.timed("plan"), night.builder(scanned, snapshot) as builder:
+            plan = builder.estimate(request.limit)
         last = read_json(night.runs.join(LAST))
         return {
             "state": "planned",
@@ -146,8 +146,9 @@ class _Session:
         crash_point("after_published")
         with night.timed("clean up"):
             settings = night.config.row_settings(night.facts, night.request.options)
-            tasks = (ScanTask(night.runs, p.file, settings, plan.num_buckets) for p in plan.files)
+            tasks = [ScanTask(night.runs, p.file, settings, plan.num_buckets) for p in plan.files]
             drop_stale_keys(night.runs, (task.name() for task in tasks))
+            night.merge_keys(tasks, plan.num_buckets)
             run.folder.drop_work()
             summary |= maintain(night.output, night.config.maintenance)
         return summary

@@ -13,8 +13,25 @@ from pipelines.lake.storage import Storage
 from pipelines.lake.tables import RUNS
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.plan.changes import ChangeRules
+from pipelines.nightly.plan.keys import (
+    KeyTable,
+    known_summaries,
+    list_packs,
+    merge_packs,
+    merge_tasks,
+    scan_files,
+    scan_groups,
+    write_pack,
+)
 from pipelines.nightly.plan.planner import PlanBuilder, check_columns
-from pipelines.nightly.plan.scan import FileSummary, PlannedFile, ScanTask, read_summary, scan_file
+from pipelines.nightly.plan.scan import (
+    FileKeys,
+    FileSummary,
+    PlannedFile,
+    RowMap,
+    ScanTask,
+    no_records,
+)
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
 from pipelines.nightly.work.executor import Executor
 from pipelines.nightly.work.model import ModelFacts, ModelSource
@@ -74,21 +91,48 @@ class Night:
         settings = self.config.row_settings(self.facts, self.request.options)
         tasks = [ScanTask(self.runs, file, settings, num_buckets) for file in files]
         with self.timed("scan"):
-            summaries = self._known_summaries(tasks)
-            new = [task for task, summary in zip(tasks, summaries, strict=True) if not summary]
-            found = {}
-            for task, summary in self.executor.map(scan_file, new, is_heavy=True):
-                crash_point("during_scan")
-                found[task.file.uri] = _summary_or_unreadable(summary)
-        planned = [
-            PlannedFile(task.file, summary or found[task.file.uri])
-            for task, summary in zip(tasks, summaries, strict=True)
-        ]
+            summaries = known_summaries(list_packs(self.runs))
+            new = [task for task in tasks if task.name() not in summaries]
+            summaries |= self._scan_new(new)
+        planned = [PlannedFile(task.file, summaries[task.name()]) for task in tasks]
         check_columns(planned, settings)
         crash_point("after_scan")
-        return Scanned(planned, tasks, new_uris=frozenset(found))
+        new_uris = frozenset(task.file.uri for task in new)
+        return Scanned(planned, tasks, new_uris)
 
-    def builder(self, scanned: Scanned, snapshot: Snapshot) -> PlanBuilder:
+    def _scan_new(self, tasks: Sequence[ScanTask]) -> dict[str, FileSummary]:
+        """Scan files together; those that were together when their worker died, one by one."""
+        found: dict[str, FileSummary] = {}
+        num_cores = self.executor.num_cores() if tasks else 1
+        waiting = scan_groups(tasks, num_cores=num_cores)
+        while waiting:
+            groups, waiting = waiting, []
+            for group, result in self.executor.map(scan_files, groups, is_heavy=True):
+                crash_point("during_scan")
+                if not isinstance(result, WorkerDiedError):
+                    found.update(zip((task.name() for task in group), result, strict=True))
+                elif len(group) > 1:
+                    waiting += [[task] for task in group]
+                else:
+                    found[group[0].name()] = self._unreadable(group[0], str(result))
+        return found
+
+    def _unreadable(self, task: ScanTask, detail: str) -> FileSummary:
+        """A file that kills whoever reads it is unreadable."""
+        summary = FileSummary(problem=Reason.UNREADABLE_FILE.value, detail=detail)
+        write_pack(self.runs, [FileKeys(task.name(), summary, no_records())], task.num_buckets)
+        return summary
+
+    def merge_keys(self, tasks: Sequence[ScanTask], num_buckets: int) -> None:
+        """Keep the key table in few packs; only for the owner of the lock."""
+        names = frozenset(task.name() for task in tasks)
+        merges = merge_tasks(self.runs, list_packs(self.runs), names, num_buckets=num_buckets)
+        for _, result in self.executor.map(merge_packs, merges, is_heavy=False):
+            if isinstance(result, WorkerDiedError):
+                _log.warning("packs of the key table could not be merged: %s", result)
+
+    @contextmanager
+    def builder(self, scanned: Scanned, snapshot: Snapshot) -> Iterator[PlanBuilder]:
         """Compares what was scanned with the table."""
         rules = ChangeRules(
             model_id=self.facts.model_id,
@@ -96,23 +140,14 @@ class Night:
             is_replay=self.request.is_replay,
             retry_reasons=self.config.retry_reasons,
         )
-        builder = PlanBuilder(scanned.files, scanned.tasks, snapshot, rules)
+        rows = RowMap(scanned.files)
+        found = {
+            task.name(): (scanned.files[i].summary, rows.file_start(i))
+            for i, task in enumerate(scanned.tasks)
+        }
         new = [p.summary for p in scanned.files if p.file.uri in scanned.new_uris]
-        builder.counts.files_scanned = len(new)
-        builder.counts.bytes_scanned = sum(summary.bytes_read for summary in new)
-        return builder
-
-    def _known_summaries(self, tasks: Sequence[ScanTask]) -> list[FileSummary | None]:
-        summaries = []
-        for task in tasks:
-            summary = read_summary(task)
-            # what could not be read is tried again every night
-            summaries.append(None if summary is None or summary.is_spoiled else summary)
-        return summaries
-
-
-def _summary_or_unreadable(found: FileSummary | WorkerDiedError) -> FileSummary:
-    """A file that kills whoever reads it is unreadable."""
-    if isinstance(found, WorkerDiedError):
-        return FileSummary(problem=Reason.UNREADABLE_FILE.value, detail=str(found))
-    return found
+        with KeyTable(list_packs(self.runs), found) as table:
+            builder = PlanBuilder(scanned.files, table, snapshot, rules)
+            builder.counts.files_scanned = len(new)
+            builder.counts.bytes_scanned = sum(summary.bytes_read for summary in new)
+            yield builder

@@ -18,10 +18,11 @@ from pipelines.nightly.crash import crash_point
 from pipelines.nightly.gate import RunStatistics
 from pipelines.nightly.night import Night
 from pipelines.nightly.plan.chunks import Chunk, cut_wave
+from pipelines.nightly.plan.keys import KEYS
 from pipelines.nightly.plan.plan import Plan, load_newest_plan
 from pipelines.nightly.plan.planner import SaveOptions
 from pipelines.nightly.plan.quarantine import published_entries
-from pipelines.nightly.plan.scan import KEYS, ScanTask
+from pipelines.nightly.plan.scan import ScanTask
 from pipelines.nightly.runs import RunFolder
 from pipelines.nightly.table.publish import (
     Publisher,
@@ -76,7 +77,6 @@ class Run:
         snapshot = night.snapshot()
         scanned = night.scan(files, snapshot.num_buckets)
         with night.timed("plan"):
-            builder = night.builder(scanned, snapshot)
             staging = Staging.open(self.folder.place, self.night.facts.vectors)
             used = [number for number, _ in staging.waves]
             used += [] if stored is None else [stored.generation]
@@ -86,7 +86,8 @@ class Run:
                 limit=night.request.limit,
             )
             generation = max(used, default=-1) + 1
-            plan = builder.save(self.folder.place, generation=generation, options=options)
+            with night.builder(scanned, snapshot) as builder:
+                plan = builder.save(self.folder.place, generation=generation, options=options)
         counts = plan.counts
         _log.info(
             "%d rows in %d files: %d to extract, %d unchanged, %d without a usable key",

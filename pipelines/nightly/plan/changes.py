@@ -3,17 +3,14 @@
 Works on hashes only, one bucket at a time, so memory follows the bucket and not the catalogue.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from pipelines.lake.digests import from_hex
 from pipelines.lake.snapshot import BucketFiles
 from pipelines.lake.tables import SCHEMA_VERSION, id_hashes
-from pipelines.nightly.plan.scan import KEY_DTYPE
 from ulsdram_core.schema import Status
 
 ID = ["id_hi", "id_lo"]
@@ -42,16 +39,6 @@ class BucketChanges:
     losers: pl.DataFrame
     vanished: pl.DataFrame
     num_unchanged: int
-
-
-def keys_frame(parts: Sequence[np.ndarray], offsets: Sequence[int]) -> pl.DataFrame:
-    """Key records of several files as one frame; `order` = the file's offset + row."""
-    sizes = [len(part) for part in parts]
-    records = np.concatenate([np.zeros(0, KEY_DTYPE), *parts])
-    order = records["row"].astype(np.int64) + np.repeat(np.asarray(offsets, np.int64), sizes)
-    names = [*ID, *HASH, "updated_at"]
-    columns = {name: np.ascontiguousarray(records[name]) for name in names}
-    return pl.DataFrame(columns | {"order": order})
 
 
 def known_frame(bucket: BucketFiles, rules: ChangeRules) -> pl.DataFrame:

@@ -2,9 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +18,9 @@ from pipelines.nightly.plan.changes import (
     BucketChanges,
     ChangeRules,
     bucket_changes,
-    keys_frame,
     known_frame,
 )
+from pipelines.nightly.plan.keys import KeyTable
 from pipelines.nightly.plan.plan import Plan, PlanCounts
 from pipelines.nightly.plan.quarantine import (
     ENTRY_SCHEMA,
@@ -32,10 +30,9 @@ from pipelines.nightly.plan.quarantine import (
     losers_table,
 )
 from pipelines.nightly.plan.rows import RowSettings
-from pipelines.nightly.plan.scan import PlannedFile, RowMap, ScanTask, read_keys
+from pipelines.nightly.plan.scan import PlannedFile, RowMap
 
-_KEY_ROWS_AT_ONCE = 3_000_000  # x 44 bytes x a few copies: under 1 GB
-_READS_AT_ONCE = 8
+_KEY_ROWS_AT_ONCE = 3_000_000  # x 48 bytes x a few copies: under 1 GB
 StagedIds = Callable[[int], pl.DataFrame | None]
 
 
@@ -54,13 +51,13 @@ class PlanBuilder:
     def __init__(
         self,
         files: Sequence[PlannedFile],
-        tasks: Sequence[ScanTask],
+        table: KeyTable,
         snapshot: Snapshot,
         rules: ChangeRules,
     ) -> None:
         self.rows = RowMap(files)
         self._files = list(files)
-        self._tasks = tasks
+        self._table = table
         self._snapshot = snapshot
         self._rules = rules
         self.counts = _count_files(files)
@@ -92,8 +89,7 @@ class PlanBuilder:
                 numbers = changes.extract["order"].to_numpy()
                 orders.append(numbers[~is_staged])
                 staged_orders.append(numbers[is_staged])
-            for table in self._keyless():
-                entries.add(table)
+            entries.add(self._keyless())
         folder.join("quarantine.parquet").write_bytes(entries.content())
         plan = self._plan_work(folder, orders, staged_orders, options)
         plan.generation = generation
@@ -137,28 +133,19 @@ class PlanBuilder:
         return Plan(0, self._files, num_buckets, counts, is_complete=is_complete)
 
     def _all_changes(self, staged: StagedIds) -> Iterator[tuple[int, BucketChanges]]:
-        """Buckets in turn, read from the key files a few at a time."""
+        """Buckets in turn, read from the key table a few at a time."""
         num_buckets = self._snapshot.num_buckets
         at_once = max(1, num_buckets * _KEY_ROWS_AT_ONCE // max(1, self.rows.num_rows))
-        offsets = [self.rows.file_start(i) for i in range(len(self._files))]
         for start in range(0, num_buckets, at_once):
             buckets = range(start, min(start + at_once, num_buckets))
-            parts = self._read_keys(buckets)
-            for i, bucket in enumerate(buckets):
-                keys = keys_frame([part[i] for part in parts], offsets)
+            for bucket, keys in zip(buckets, self._table.buckets(buckets), strict=True):
                 known = known_frame(self._snapshot.bucket(bucket), self._rules)
                 yield bucket, bucket_changes(keys, known, staged(bucket))
 
-    def _keyless(self) -> Iterator[pa.Table]:
+    def _keyless(self) -> pa.Table:
         last = self._snapshot.num_buckets
-        for i, (planned, task) in enumerate(zip(self._files, self._tasks, strict=True)):
-            if planned.summary.num_keyless:
-                (records,) = read_keys(task.keys(), range(last, last + 1))
-                yield keyless_table(records, self.rows.file_start(i), self.rows)
-
-    def _read_keys(self, batches: range) -> list[list[np.ndarray]]:
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            return list(pool.map(partial(_read_keys, batches=batches), self._tasks))
+        (keys,) = self._table.buckets(range(last, last + 1))
+        return keyless_table(keys.sort("order"), self.rows)
 
     def _count(self, changes: BucketChanges) -> None:
         self.counts.extract += len(changes.extract)
@@ -201,10 +188,6 @@ def _count_files(files: Sequence[PlannedFile]) -> PlanCounts:
         counts.unreadable_row_groups += len(summary.bad_row_groups)
         counts.unreadable += sum(summary.visible_in(i) for i in summary.bad_row_groups)
     return counts
-
-
-def _read_keys(task: ScanTask, *, batches: range) -> list[np.ndarray]:
-    return retrying(lambda: read_keys(task.keys(), batches))
 
 
 class _EntryWriter:

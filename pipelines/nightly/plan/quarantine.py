@@ -47,10 +47,10 @@ def entries_table(entries: Sequence[dict[str, object]]) -> pa.Table:
     return pa.Table.from_pylist(list(entries), schema=ENTRY_SCHEMA)
 
 
-def keyless_table(records: np.ndarray, offset: int, rows: RowMap) -> pa.Table:
-    """Entries for the rows without a usable id of one file (the last batch of its key file)."""
-    reasons = [KEYLESS_REASONS[code].value for code in records["hash_hi"]]
-    return _rows_table(records["row"].astype(np.int64) + offset, reasons, rows)
+def keyless_table(keys: pl.DataFrame, rows: RowMap) -> pa.Table:
+    """Entries for rows without a usable id (the last batches of the key table)."""
+    reasons = [KEYLESS_REASONS[code].value for code in keys["hash_hi"]]
+    return _rows_table(keys["order"].to_numpy(), reasons, rows)
 
 
 def losers_table(losers: pl.DataFrame, rows: RowMap) -> pa.Table:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.lake.digests import as_halves, digest
+from pipelines.lake.digests import as_halves, digest, digests_of_one
 from pipelines.lake.inputs import InputFile, describe_file
 from pipelines.lake.source import InputChangedError, Source, SpoiledError
 from pipelines.lake.storage import Storage
@@ -61,7 +61,7 @@ class RowSettings:
 class RawKeys:
     """What tells rows apart and whether they changed."""
 
-    ids: list[bytes | None]
+    ids: pa.LargeBinaryArray
     hashes: np.ndarray  # [N, 2] uint64
     updated_at: np.ndarray  # [N] int64 in the order of `update_order`
 
@@ -174,11 +174,11 @@ class FileReader:
                 use_threads=False,
             )
             for batch in found:
-                if is_key_only:
-                    hashes = as_halves(filter(None, self._trusted(batch)))
-                else:
-                    hashes = self._raw(batch).hashes
-                yield RawKeys(self._ids(batch), hashes, self._times(batch))
+                yield RawKeys(
+                    self._id_array(batch),
+                    self._trusted_hashes(batch) if is_key_only else self._raw(batch).hashes,
+                    self._times(batch),
+                )
 
     def take(self, row_group: int, rows: np.ndarray) -> RawRows:
         """The chosen rows of a row group (positions within it)."""
@@ -222,8 +222,17 @@ class FileReader:
         return raw
 
     def _ids(self, batch: Any) -> list[bytes | None]:
-        found = self._bytes(batch, self._settings.columns.product_id, allow_integers=True)
-        return [None] * batch.num_rows if found is None else found
+        values: list[bytes | None] = self._id_array(batch).to_pylist()
+        return values
+
+    def _id_array(self, batch: Any) -> pa.LargeBinaryArray:
+        name = self._settings.columns.product_id
+        if name in batch.schema.names:
+            found = _as_binary(batch.column(name), allow_integers=True)
+        else:
+            value = (dict(self._file.partitions).get(name) or "").encode() or None
+            found = pa.array([value] * batch.num_rows, pa.large_binary())
+        return pa.nulls(batch.num_rows, pa.large_binary()) if found is None else found
 
     def _bytes(
         self, batch: Any, name: str | None, *, allow_integers: bool = False
@@ -259,10 +268,17 @@ class FileReader:
         (time,) = update_order(pl.Series([dict(self._file.partitions).get(name)], dtype=pl.String))
         return np.full(batch.num_rows, time)
 
+    def _trusted_hashes(self, batch: Any) -> np.ndarray:
+        return as_halves(found for found in self._trusted(batch) if found is not None)
+
     def _trusted(self, batch: Any) -> list[bytes | None]:
         """A digest of every trusted cell; None where the cell is null."""
-        values = batch.column(self._settings.trusted).to_pylist()
-        return [None if value is None else digest((repr(value).encode(),)) for value in values]
+        column = batch.column(self._settings.trusted)
+        if pa.types.is_integer(column.type):  # as `repr`, 5 times faster
+            cells = column.cast(pa.string()).cast(pa.binary()).to_pylist()
+        else:
+            cells = [None if v is None else repr(v).encode() for v in column.to_pylist()]
+        return digests_of_one(cells)
 
 
 def read_rows(
@@ -315,14 +331,18 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _as_bytes(column: Any, *, allow_integers: bool = False) -> list[bytes | None] | None:
+    found = _as_binary(column, allow_integers=allow_integers)
+    return None if found is None else found.to_pylist()
+
+
+def _as_binary(column: Any, *, allow_integers: bool = False) -> pa.LargeBinaryArray | None:
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if allow_integers and pa.types.is_integer(column.type):
         column = column.cast(pa.string())
     if not _is_text(column.type):
         return None
-    values: list[bytes | None] = pc.cast(column, pa.large_binary()).to_pylist()
-    return values
+    return pc.cast(column, pa.large_binary())
 
 
 def _as_byte_lists(column: Any, *, is_uri: bool) -> list[list[bytes]] | None:

@@ -1,17 +1,12 @@
-"""The keys of one input file: id, content hash and age of every row, kept for later nights.
+"""Scanning one input file: the id, content hash and age of every row, and what cannot be read."""
 
-The result is an Arrow file named by the fingerprint of what was read. Batch b holds the rows of
-bucket b sorted by position, one last batch holds rows without a usable id (`hash_hi` = index into
-KEYLESS_REASONS), and the schema's metadata holds the FileSummary.
-"""
-
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.errors import RunFailedError
 from pipelines.lake.csv import copy_csv
@@ -22,7 +17,7 @@ from pipelines.lake.tables import id_hashes
 from pipelines.nightly.plan.rows import FileReader, RawKeys, RowSettings
 from ulsdram_core.reasons import Reason
 
-KEYS, CSV_COPIES = "_keys", "_csv"
+CSV_COPIES = "_csv"
 KEYLESS_REASONS = (Reason.NULL_ID, Reason.INVALID_TEXT, Reason.WRONG_TYPE)
 KEY_DTYPE = np.dtype(
     [
@@ -32,12 +27,10 @@ KEY_DTYPE = np.dtype(
         ("hash_lo", "<u8"),
         ("updated_at", "<i8"),
         ("row", "<u4"),  # position in the file, rows of unreadable row groups included
+        ("slot", "<u4"),  # of the file among those of a pack of the key table
     ]
 )
-KEY_NAMES = tuple(KEY_DTYPE.names or ())
-KEY_SCHEMA = pa.schema([(name, pa.from_numpy_dtype(KEY_DTYPE[name])) for name in KEY_NAMES])
-_SUMMARY_KEY = b"ulsdram.summary"
-_LAYOUT = "3"  # of what a scan keeps and what it means
+_LAYOUT = "4"  # of what a scan keeps and what it means
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +45,6 @@ class ScanTask:
     def name(self) -> str:
         """Same name, same result."""
         return self.file.fingerprint(self.settings.signature(), str(self.num_buckets), _LAYOUT)
-
-    def keys(self) -> Storage:
-        """Where the keys are kept."""
-        return self.runs.join(KEYS, f"{self.name()}.arrow")
 
     def data(self) -> Storage:
         """The Parquet file to read rows from: the input itself, or the copy of a CSV file."""
@@ -100,15 +89,6 @@ class FileSummary:
         """The same of one row group."""
         return self.row_groups[row_group][0] - self.hidden.get(row_group, 0)
 
-    def to_json(self) -> str:
-        """As kept in the key file."""
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str | bytes) -> "FileSummary":
-        """The inverse of `to_json`."""
-        return FileSummary.of(json.loads(text))
-
     @staticmethod
     def of(found: dict[str, Any]) -> "FileSummary":
         """From its fields as JSON holds them."""
@@ -118,8 +98,17 @@ class FileSummary:
         return FileSummary(**found)
 
 
-def scan_file(task: ScanTask) -> FileSummary:
-    """Read what is new of one file and keep its keys; a file that cannot be parsed is a summary.
+@dataclass(frozen=True, slots=True)
+class FileKeys:
+    """A scanned file; `name` is that of its task."""
+
+    name: str
+    summary: FileSummary
+    records: np.ndarray  # KEY_DTYPE; `id_lo` 0: no usable id, `hash_hi` indexes KEYLESS_REASONS
+
+
+def scan_file(task: ScanTask) -> FileKeys:
+    """The keys of a file; one that cannot be parsed is a summary without any.
 
     InputChangedError: the file is not the one that was listed. Whatever the storage does wrong,
     time after time, fails the run: a file must not count as spoiled because nobody may read it.
@@ -136,37 +125,19 @@ def scan_file(task: ScanTask) -> FileSummary:
         ) from error
 
 
-def read_summary(task: ScanTask) -> FileSummary | None:
-    """The summary of an earlier scan of this very content; None: scan it."""
-    try:
-        with task.keys().arrow.open_input_file(task.keys().path) as stream:
-            schema = pa.ipc.open_file(stream).schema
-    except FileNotFoundError:
-        return None
-    return FileSummary.from_json(schema.metadata[_SUMMARY_KEY])
-
-
-def read_keys(keys: Storage, batches: range) -> list[np.ndarray]:
-    """The chosen batches of a key file as structured arrays (KEY_DTYPE)."""
-    with keys.arrow.open_input_file(keys.path) as stream:
-        reader = pa.ipc.open_file(stream)
-        return [_as_records(reader.get_batch(i)) for i in batches]
-
-
-def _scan(task: ScanTask) -> FileSummary:
+def _scan(task: ScanTask) -> FileKeys:
     try:
         summary, records = _scan_parquet(task)
     except SpoiledError as error:
-        summary, records = _spoiled(str(error)), _no_records()
+        summary, records = _spoiled(str(error)), no_records()
     except FileNotFoundError as error:
         raise InputChangedError(f"{task.file.uri} is gone") from error
-    _write_keys(task, summary, records)
-    return summary
+    return FileKeys(task.name(), summary, records)
 
 
 def _scan_parquet(task: ScanTask) -> tuple[FileSummary, np.ndarray]:
     if task.file.problem:
-        return _spoiled(task.file.problem), _no_records()
+        return _spoiled(task.file.problem), no_records()
     bad_lines = _copy_csv(task) if task.file.is_csv else ()
     with FileReader(task.data(), task.file, task.settings) as reader:
         groups = _row_groups(reader)
@@ -174,7 +145,7 @@ def _scan_parquet(task: ScanTask) -> tuple[FileSummary, np.ndarray]:
         if problem is None:
             found = _scan_row_groups(reader, groups, bad_lines)
         else:
-            found = _unusable(reader, groups, bad_lines), _no_records()
+            found = _unusable(reader, groups, bad_lines), no_records()
         reader.check_unchanged()
     return _without_hidden(*found, task.file.hidden_rows()) if task.file.hidden else found
 
@@ -212,7 +183,7 @@ def _copy_csv(task: ScanTask) -> tuple[int, ...]:
 def _scan_row_groups(
     reader: FileReader, groups: list[tuple[int, int]], bad_lines: tuple[int, ...]
 ) -> tuple[FileSummary, np.ndarray]:
-    records, bad, first_row, bytes_read = [_no_records()], {}, 0, 0
+    records, bad, first_row, bytes_read = [no_records()], {}, 0, 0
     for i, (num_rows, _) in enumerate(groups):
         try:
             is_key_only = reader.is_key_only(i)
@@ -245,25 +216,35 @@ def _group_records(batches: Iterator[RawKeys], first_row: int) -> list[np.ndarra
 def _records(keys: RawKeys, first_row: int) -> np.ndarray:
     num_rows = len(keys.ids)
     records = np.zeros(num_rows, KEY_DTYPE)
-    problems = {i: problem for i, key in enumerate(keys.ids) if (problem := _id_problem(key))}
-    records["id_hi"], records["id_lo"] = id_hashes(key or b"" for key in keys.ids).T
+    records["id_hi"], records["id_lo"] = id_hashes(keys.ids.fill_null(b"").to_pylist()).T
     records["hash_hi"], records["hash_lo"] = keys.hashes.T
     records["updated_at"] = keys.updated_at
     records["row"] = np.arange(first_row, first_row + num_rows)
-    for i, problem in problems.items():
-        records["id_hi"][i] = records["id_lo"][i] = 0
-        records["hash_hi"][i] = KEYLESS_REASONS.index(problem)
+    for reason, is_wrong in _id_problems(keys.ids):
+        records["id_hi"][is_wrong] = records["id_lo"][is_wrong] = 0
+        records["hash_hi"][is_wrong] = KEYLESS_REASONS.index(reason)
     return records
 
 
-def _id_problem(product_id: bytes | None) -> Reason | None:
-    if product_id is None or not product_id.strip():
-        return Reason.NULL_ID
+def _id_problems(ids: pa.Array) -> Iterator[tuple[Reason, np.ndarray]]:
+    """Which ids cannot be used, and why."""
     try:
-        product_id.decode()
+        texts = ids.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        values = ids.to_pylist()
+        is_invalid = np.array([value is not None and not _is_utf8(value) for value in values])
+        yield Reason.INVALID_TEXT, is_invalid
+        texts = pc.if_else(pa.array(is_invalid), b"x", ids).cast(pa.large_string())
+    is_blank = pc.or_(pc.ascii_is_space(texts), pc.equal(pc.binary_length(texts), 0))
+    yield Reason.NULL_ID, is_blank.fill_null(True).to_numpy(zero_copy_only=False)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
     except UnicodeDecodeError:
-        return Reason.INVALID_TEXT
-    return None
+        return False
+    return True
 
 
 def _row_groups(reader: FileReader) -> list[tuple[int, int]]:
@@ -291,30 +272,9 @@ def _spoiled(detail: str) -> FileSummary:
     return FileSummary(problem=Reason.UNREADABLE_FILE.value, detail=detail[:500])
 
 
-def _no_records() -> np.ndarray:
+def no_records() -> np.ndarray:
+    """Of a file without any."""
     return np.zeros(0, KEY_DTYPE)
-
-
-def _write_keys(task: ScanTask, summary: FileSummary, records: np.ndarray) -> None:
-    buckets = (records["id_hi"] % task.num_buckets).astype(np.int64)
-    buckets[records["id_lo"] == 0] = task.num_buckets
-    records = records[np.argsort(buckets, kind="stable")]
-    ends = np.cumsum(np.bincount(buckets, minlength=task.num_buckets + 1))
-    schema = KEY_SCHEMA.with_metadata({_SUMMARY_KEY: summary.to_json()})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema) as writer:
-        for start, end in zip([0, *ends[:-1]], ends, strict=True):
-            part = records[start:end]
-            arrays = [pa.array(np.ascontiguousarray(part[name])) for name in KEY_NAMES]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
-    task.keys().write_bytes(sink.getvalue().to_pybytes())
-
-
-def _as_records(batch: pa.RecordBatch) -> np.ndarray:
-    records = np.empty(batch.num_rows, KEY_DTYPE)
-    for i, name in enumerate(KEY_NAMES):
-        records[name] = batch.column(i).to_numpy()
-    return records
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, open_table
 from pipelines.nightly.crash import crash_point
-from pipelines.nightly.plan.scan import CSV_COPIES, KEYS
+from pipelines.nightly.plan.keys import drop_unused_packs
+from pipelines.nightly.plan.scan import CSV_COPIES
 
 _log = logging.getLogger(__name__)
 
@@ -60,13 +61,13 @@ def vacuum(output: Storage, *, hours: float) -> int:
 
 
 def drop_stale_keys(runs: Storage, current: Iterable[str]) -> None:
-    """Remove key files of inputs that are no longer listed in this form."""
+    """Remove keys and copies of inputs that are no longer listed in this form."""
     kept = set(current)
-    for folder in (KEYS, CSV_COPIES):
-        for name in runs.join(folder).names():
-            if name.partition(".")[0] not in kept:
-                runs.join(folder, name).delete()
-            crash_point("during_cleanup")
+    for name in runs.join(CSV_COPIES).names():
+        if name.partition(".")[0] not in kept:
+            runs.join(CSV_COPIES, name).delete()
+    crash_point("during_cleanup")
+    drop_unused_packs(runs, kept)
 
 
 def _vacuum(delta: DeltaTable, hours: float) -> list[str]:

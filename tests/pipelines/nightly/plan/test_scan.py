@@ -17,7 +17,7 @@ from pipelines.lake.source import InputChangedError
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.nightly.plan.rows import FileReader, RowSettings
-from pipelines.nightly.plan.scan import ScanTask, read_summary, scan_file
+from pipelines.nightly.plan.scan import ScanTask, scan_file
 
 
 @pytest.fixture
@@ -107,8 +107,7 @@ def test_keys_of_a_file_that_was_swapped_and_swapped_back_are_not_kept(lake, tmp
     with pytest.raises(InputChangedError, match="replaced since it was listed"):
         scan_file(task)
     (tmp_path / "kept").rename(path)
-    assert read_summary(task) is None
-    assert scan_file(task).num_rows == 20
+    assert scan_file(task).summary.num_rows == 20
 
 
 def test_keys_of_a_file_that_is_replaced_while_it_is_read_are_not_kept(lake, tmp_path, monkeypatch):
@@ -126,7 +125,6 @@ def test_keys_of_a_file_that_is_replaced_while_it_is_read_are_not_kept(lake, tmp
     monkeypatch.setattr(scan, "_scan_row_groups", read_and_replace)
     with pytest.raises(InputChangedError, match="replaced since it was listed"):
         scan_file(task)
-    assert read_summary(task) is None
 
 
 def test_a_file_deleted_between_listing_and_scan_is_planned_again(
