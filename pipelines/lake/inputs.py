@@ -5,14 +5,15 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 
 from pipelines.lake.delta_input import DeltaFile, list_delta, open_input
+from pipelines.lake.digests import digest
 from pipelines.lake.storage import Storage, file_version
 
 PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
@@ -151,8 +152,17 @@ def file_info(place: Storage) -> dict[str, Any]:
 
 
 def _delta_file(file: DeltaFile) -> InputFile:
-    hidden = _packed(file.hidden) if len(file.hidden) else ""
-    return InputFile(file.uri, file.size, _NO_CHECK, file.partitions, hidden=hidden)
+    return with_hidden(InputFile(file.uri, file.size, _NO_CHECK, file.partitions), file.hidden)
+
+
+def with_hidden(file: InputFile, rows: np.ndarray) -> InputFile:
+    """The same file without some rows (ascending positions)."""
+    return replace(file, hidden=_packed(rows)) if len(rows) else file
+
+
+def listing_fingerprint(files: Sequence[InputFile]) -> str:
+    """Changes whenever the listing does."""
+    return digest([file.fingerprint().encode() for file in files]).hex()
 
 
 def _packed(rows: np.ndarray) -> str:

@@ -134,3 +134,21 @@ def _is_of_parser(error: Exception) -> bool:
 
 def _machine_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def without_views(rows: Any) -> Any:
+    """A batch or table with views of text and bytes as plain ones, of which rows can be taken."""
+    fields = [field.with_type(_plain(field.type)) for field in rows.schema]
+    schema = pa.schema(fields, rows.schema.metadata)
+    return rows if schema.equals(rows.schema) else rows.cast(schema)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if is_list and _plain(kind.value_type) != kind.value_type:
+        return pa.large_list(_plain(kind.value_type))
+    return kind

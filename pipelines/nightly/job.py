@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.command.secrets import redact
 from pipelines.errors import RunFailedError
 from pipelines.lake.documents import read_json, write_json
+from pipelines.lake.inputs import listing_fingerprint
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, RUNS
 from pipelines.nightly.crash import crash_point
@@ -20,6 +21,7 @@ from pipelines.nightly.plan.scan import ScanTask
 from pipelines.nightly.report import call_webhook, prometheus_text, push_metrics, write_reports
 from pipelines.nightly.run import Run
 from pipelines.nightly.runs import (
+    LAST,
     PUBLISHED,
     RunFolder,
     check_run_id,
@@ -31,7 +33,6 @@ from pipelines.nightly.settings import NightlyConfig, NightlyRequest
 from pipelines.nightly.summary import (
     check_numbers,
     for_next_night,
-    listing_fingerprint,
     plan_numbers,
     row_numbers,
     work_numbers,
@@ -43,7 +44,7 @@ from pipelines.nightly.table.publish import Publisher, Rewritten
 from pipelines.nightly.work.model import ModelSource
 
 _log = logging.getLogger(__name__)
-LOCK, MODELS, LAST = "_lock", "_models", "last.json"
+LOCK, MODELS = "_lock", "_models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class _Session:
         summary["state"] = "published"
         self._report(run, summary)
         following = for_next_night(summary, self._last, night.config.gate)
-        write_json(night.runs.join(LAST), following)
+        write_json(night.runs.join(LAST), following | {"feed": night.next_feed(plan)})
         close_run(night.runs, run.folder, summary)
         crash_point("after_published")
         with night.timed("clean up"):

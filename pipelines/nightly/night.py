@@ -4,15 +4,20 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from pipelines.cluster.tasks import WorkerDiedError
+from pipelines.lake.change_feed import FeedPoint, feed_point
+from pipelines.lake.documents import read_json
+from pipelines.lake.history import commits_of
 from pipelines.lake.inputs import InputFile, list_inputs
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import RUNS
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.plan.changes import ChangeRules
+from pipelines.nightly.plan.feed import Feed, FeedTask, fetch_feed, usable_since
 from pipelines.nightly.plan.keys import (
     KeyTable,
     known_summaries,
@@ -23,7 +28,9 @@ from pipelines.nightly.plan.keys import (
     scan_groups,
     write_pack,
 )
+from pipelines.nightly.plan.plan import Plan
 from pipelines.nightly.plan.planner import PlanBuilder, check_columns
+from pipelines.nightly.plan.rows import RowSettings
 from pipelines.nightly.plan.scan import (
     FileKeys,
     FileSummary,
@@ -32,6 +39,7 @@ from pipelines.nightly.plan.scan import (
     ScanTask,
     no_records,
 )
+from pipelines.nightly.runs import LAST
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
 from pipelines.nightly.work.executor import Executor
 from pipelines.nightly.work.model import ModelFacts, ModelSource
@@ -80,6 +88,39 @@ class Night:
         """The input files now."""
         return list_inputs(self.request.inputs, self.request.options)
 
+    def feed_point(self) -> FeedPoint | None:
+        """Where the change feed of the input stands; None when there is none to be used."""
+        inputs = self.request.inputs
+        return feed_point(Storage.of(inputs[0], self.request.options)) if len(inputs) == 1 else None
+
+    def fetch_feed(self, now: FeedPoint | None, snapshot: Snapshot) -> Feed | None:
+        """What changed since the last night; None: everything has to be compared."""
+        request, settings = self.request, self._row_settings()
+        if now is None or request.is_full or request.is_replay or request.limit is not None:
+            return None
+        record = (read_json(self.runs.join(LAST)) or {}).get("feed")
+        since = usable_since(record, now, settings, _newest_run(snapshot))
+        if since is None:
+            return None
+        with self.timed("feed"):
+            tasks = [FeedTask(self.runs, since, now, settings)]
+            ((_, feed),) = self.executor.map(fetch_feed, tasks, is_heavy=True)
+        return None if isinstance(feed, WorkerDiedError) else feed
+
+    def feed_record(self, point: FeedPoint | None) -> dict[str, Any] | None:
+        """Where the input stands, and what is read of it."""
+        if point is None:
+            return None
+        return {**asdict(point), "signature": self._row_settings().signature()}
+
+    def next_feed(self, plan: Plan) -> dict[str, Any] | None:
+        """What the next night has to know of this one to use the feed."""
+        point, run = plan.next_feed(), _newest_run(self.snapshot())
+        return None if point is None or run is None else {**point, "table_run": run}
+
+    def _row_settings(self) -> RowSettings:
+        return self.config.row_settings(self.facts, self.request.options)
+
     def snapshot(self) -> Snapshot:
         """The table now."""
         return Snapshot.newest(
@@ -88,7 +129,7 @@ class Night:
 
     def scan(self, files: Sequence[InputFile], num_buckets: int) -> Scanned:
         """Summaries of all files; only files whose content is new are opened."""
-        settings = self.config.row_settings(self.facts, self.request.options)
+        settings = self._row_settings()
         tasks = [ScanTask(self.runs, file, settings, num_buckets) for file in files]
         with self.timed("scan"):
             summaries = known_summaries(list_packs(self.runs))
@@ -132,7 +173,9 @@ class Night:
                 _log.warning("packs of the key table could not be merged: %s", result)
 
     @contextmanager
-    def builder(self, scanned: Scanned, snapshot: Snapshot) -> Iterator[PlanBuilder]:
+    def builder(
+        self, scanned: Scanned, snapshot: Snapshot, feed: Feed | None = None
+    ) -> Iterator[PlanBuilder]:
         """Compares what was scanned with the table."""
         rules = ChangeRules(
             model_id=self.facts.model_id,
@@ -147,7 +190,13 @@ class Night:
         }
         new = [p.summary for p in scanned.files if p.file.uri in scanned.new_uris]
         with KeyTable(list_packs(self.runs), found) as table:
-            builder = PlanBuilder(scanned.files, table, snapshot, rules)
+            builder = PlanBuilder(scanned.files, table, snapshot, rules, feed)
             builder.counts.files_scanned = len(new)
             builder.counts.bytes_scanned = sum(summary.bytes_read for summary in new)
             yield builder
+
+
+def _newest_run(snapshot: Snapshot) -> str | None:
+    """The run that changed the table last."""
+    commits = commits_of(snapshot.delta) if snapshot.delta is not None else []
+    return next((commit.run_id for commit in reversed(commits) if commit.run_id), None)

@@ -12,12 +12,15 @@ import polars as pl
 
 from pipelines.cluster.tasks import WorkerDiedError
 from pipelines.errors import RunFailedError
+from pipelines.lake.change_feed import FeedUnclearError
+from pipelines.lake.inputs import InputFile, listing_fingerprint
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.source import InputChangedError
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.gate import RunStatistics
 from pipelines.nightly.night import Night
 from pipelines.nightly.plan.chunks import Chunk, cut_wave
+from pipelines.nightly.plan.feed import Feed, check_feed_rows
 from pipelines.nightly.plan.keys import KEYS
 from pipelines.nightly.plan.plan import Plan, load_newest_plan
 from pipelines.nightly.plan.planner import SaveOptions
@@ -70,24 +73,25 @@ class Run:
     def plan(self) -> Plan:
         """The stored plan if the listing is still the one it was made for, else a new one."""
         night = self.night
+        point = night.feed_point()  # before the listing, which then holds at least that much
         files = night.list_files()
         stored = load_newest_plan(self.folder.place)
         if stored is not None and stored.is_for(files):
             return stored
         snapshot = night.snapshot()
-        scanned = night.scan(files, snapshot.num_buckets)
-        with night.timed("plan"):
-            staging = Staging.open(self.folder.place, self.night.facts.vectors)
-            used = [number for number, _ in staging.waves]
-            used += [] if stored is None else [stored.generation]
-            options = SaveOptions(
-                staged=partial(self._staged_keys, staging),
-                wave_rows=night.config.waves.rows,
-                limit=night.request.limit,
-            )
-            generation = max(used, default=-1) + 1
-            with night.builder(scanned, snapshot) as builder:
-                plan = builder.save(self.folder.place, generation=generation, options=options)
+        staging = Staging.open(self.folder.place, night.facts.vectors)
+        used = [number for number, _ in staging.waves]
+        used += [] if stored is None else [stored.generation]
+        options = SaveOptions(
+            staged=partial(self._staged_keys, staging),
+            wave_rows=night.config.waves.rows,
+            limit=night.request.limit,
+            listing=listing_fingerprint(files),
+            feed=night.feed_record(point),
+        )
+        plan = self._plan_by_feed(night.fetch_feed(point, snapshot), snapshot, options, used)
+        if plan is None:
+            plan = self._save_plan(files, snapshot, options, used)
         counts = plan.counts
         _log.info(
             "%d rows in %d files: %d to extract, %d unchanged, %d without a usable key",
@@ -95,6 +99,36 @@ class Run:
             counts.rows_in - counts.extract - counts.unchanged - counts.deferred,
         )
         return plan
+
+    def _plan_by_feed(
+        self, feed: Feed | None, snapshot: Snapshot, options: SaveOptions, used: Sequence[int]
+    ) -> Plan | None:
+        """A plan that reads changed rows only; None: everything has to be compared."""
+        if feed is None:
+            return None
+        try:
+            files = [] if feed.file is None else [feed.file]
+            return self._save_plan(files, snapshot, options, used, feed=feed)
+        except FeedUnclearError as error:
+            _log.info("the change feed is not used: %s", error)
+            return None
+
+    def _save_plan(
+        self,
+        files: Sequence[InputFile],
+        snapshot: Snapshot,
+        options: SaveOptions,
+        used: Sequence[int],
+        *,
+        feed: Feed | None = None,
+    ) -> Plan:
+        night = self.night
+        scanned = night.scan(files, snapshot.num_buckets)
+        if feed is not None:
+            check_feed_rows(scanned.files)
+        with night.timed("plan"), night.builder(scanned, snapshot, feed) as builder:
+            generation = max(used, default=-1) + 1
+            return builder.save(self.folder.place, generation=generation, options=options)
 
     def statistics(self, plan: Plan) -> RunStatistics:
         """Counts over the staged rows that the plan accepts."""

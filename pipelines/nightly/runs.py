@@ -15,6 +15,7 @@ from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.storage import Storage
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LAST = "last.json"  # beside the runs: what the next night builds upon
 OPEN, RUN, PUBLISHED, ABANDONED = "open.json", "run.json", "published.json", "abandoned.json"
 
 

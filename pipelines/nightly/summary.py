@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipelines.lake.digests import digest
-from pipelines.lake.inputs import InputFile
 from pipelines.nightly.gate import Check, GateConfig, RunStatistics
 from pipelines.nightly.plan.plan import Plan
 from pipelines.nightly.table.publish import Rewritten
@@ -29,7 +27,7 @@ def plan_numbers(plan: Plan) -> dict[str, Any]:
         "row_groups_unreadable": counts.unreadable_row_groups,
         "bytes_scanned": counts.bytes_scanned,
         "is_listing_complete": plan.is_complete,
-        "input_fingerprint": listing_fingerprint([planned.file for planned in plan.files]),
+        "input_fingerprint": plan.listing,
         "num_waves": plan.num_waves,
         "num_plans": plan.generation + 1,
     }
@@ -98,8 +96,3 @@ def for_next_night(
         "attribute_rates": source["attribute_rates"],
         "products_per_second": source["products_per_second"],
     }
-
-
-def listing_fingerprint(files: Sequence[InputFile]) -> str:
-    """Changes whenever the listing does."""
-    return digest([file.fingerprint().encode() for file in files]).hex()

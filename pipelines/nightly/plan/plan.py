@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.lake.documents import read_json, write_json
-from pipelines.lake.inputs import InputFile
+from pipelines.lake.inputs import InputFile, listing_fingerprint
 from pipelines.lake.storage import Storage, retrying
 from pipelines.nightly.plan.quarantine import ENTRY_SCHEMA
 from pipelines.nightly.plan.scan import FileSummary, PlannedFile, RowMap
@@ -51,7 +51,11 @@ class PlanCounts:
 
 @dataclass(slots=True)
 class Plan:
-    """A stored plan; `place` is its folder."""
+    """A stored plan; `place` is its folder.
+
+    `files` are read, `listing` stands for those that were listed: not the same on a night over the
+    change feed. `feed`: where the input stood, for the next night.
+    """
 
     generation: int
     files: list[PlannedFile]
@@ -61,6 +65,8 @@ class Plan:
     is_complete: bool = True  # every listed byte was readable and no row was deferred
     num_waves: int = 0
     place: Storage | None = None
+    listing: str = ""
+    feed: dict[str, Any] | None = None
     rows: RowMap = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,8 +74,14 @@ class Plan:
 
     def is_for(self, files: Sequence[InputFile]) -> bool:
         """Whether the plan holds for a listing; what it could not read is worth another try."""
-        is_same = [planned.file for planned in self.files] == list(files)
+        is_same = self.listing == listing_fingerprint(files)
         return is_same and not any(planned.summary.is_spoiled for planned in self.files)
+
+    def next_feed(self) -> dict[str, Any] | None:
+        """Where the feed begins for the next night; None unless every row of the input is known."""
+        counts = self.counts
+        is_whole = self.is_complete and counts.rows_in == counts.extract + counts.unchanged
+        return self.feed if is_whole else None
 
     def accepted(self, bucket: int) -> pl.DataFrame:
         """id, hash and order of the rows that this run must publish in a bucket."""
@@ -145,6 +157,8 @@ def _to_json(plan: Plan) -> Mapping[str, Any]:
         "num_waves": plan.num_waves,
         "last_order": plan.last_order,
         "is_complete": plan.is_complete,
+        "listing": plan.listing,
+        "feed": plan.feed,
         "counts": asdict(plan.counts),
         "files": [{"file": asdict(p.file), "summary": asdict(p.summary)} for p in plan.files],
     }
@@ -156,6 +170,14 @@ def _from_json(found: Mapping[str, Any]) -> Plan:
         partitions = tuple((name, value) for name, value in item["file"].pop("partitions"))
         file = InputFile(**item["file"], partitions=partitions)
         files.append(PlannedFile(file, FileSummary.of(item["summary"])))
-    names = ("generation", "num_buckets", "num_waves", "last_order", "is_complete")
+    names = (
+        "generation",
+        "num_buckets",
+        "num_waves",
+        "last_order",
+        "is_complete",
+        "listing",
+        "feed",
+    )
     counts = PlanCounts(**found["counts"])
     return Plan(files=files, counts=counts, **{name: found[name] for name in names})

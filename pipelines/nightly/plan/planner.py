@@ -20,6 +20,7 @@ from pipelines.nightly.plan.changes import (
     bucket_changes,
     known_frame,
 )
+from pipelines.nightly.plan.feed import Feed, FeedCheck
 from pipelines.nightly.plan.keys import KeyTable
 from pipelines.nightly.plan.plan import Plan, PlanCounts
 from pipelines.nightly.plan.quarantine import (
@@ -38,11 +39,16 @@ StagedIds = Callable[[int], pl.DataFrame | None]
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """`staged(bucket)` gives the ids and hashes that earlier waves of the run extracted."""
+    """`staged(bucket)` gives the ids and hashes that earlier waves of the run extracted.
+
+    `listing`, `feed`: see Plan.
+    """
 
     staged: StagedIds
     wave_rows: int
     limit: int | None = None
+    listing: str = ""
+    feed: dict[str, Any] | None = None
 
 
 class PlanBuilder:
@@ -54,12 +60,14 @@ class PlanBuilder:
         table: KeyTable,
         snapshot: Snapshot,
         rules: ChangeRules,
+        feed: Feed | None = None,
     ) -> None:
         self.rows = RowMap(files)
         self._files = list(files)
         self._table = table
         self._snapshot = snapshot
         self._rules = rules
+        self._feed = None if feed is None else FeedCheck(feed, snapshot.num_buckets)
         self.counts = _count_files(files)
         self._group_is_read = np.zeros(len(self.rows.group_bytes), bool)
 
@@ -93,6 +101,7 @@ class PlanBuilder:
         folder.join("quarantine.parquet").write_bytes(entries.content())
         plan = self._plan_work(folder, orders, staged_orders, options)
         plan.generation = generation
+        plan.listing, plan.feed = options.listing, options.feed
         crash_point("before_plan_saved")
         plan.store()
         crash_point("after_plan_saved")
@@ -139,8 +148,20 @@ class PlanBuilder:
         for start in range(0, num_buckets, at_once):
             buckets = range(start, min(start + at_once, num_buckets))
             for bucket, keys in zip(buckets, self._table.buckets(buckets), strict=True):
-                known = known_frame(self._snapshot.bucket(bucket), self._rules)
-                yield bucket, bucket_changes(keys, known, staged(bucket))
+                yield bucket, self._changes(bucket, keys, staged(bucket))
+        if self._feed is not None:
+            self._feed.check_total()
+
+    def _changes(
+        self, bucket: int, keys: pl.DataFrame, staged: pl.DataFrame | None
+    ) -> BucketChanges:
+        known = known_frame(self._snapshot.bucket(bucket), self._rules)
+        if self._feed is None:
+            return bucket_changes(keys, known, staged)
+        changes, num_others = self._feed.changes(bucket, keys, known, staged)
+        self.counts.rows_in += num_others
+        self.counts.unchanged += num_others
+        return changes
 
     def _keyless(self) -> pa.Table:
         last = self._snapshot.num_buckets

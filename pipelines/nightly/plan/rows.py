@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipelines.lake.digests import as_halves, digest, digests_of_one
 from pipelines.lake.inputs import InputFile, describe_file
-from pipelines.lake.source import InputChangedError, Source, SpoiledError
+from pipelines.lake.source import InputChangedError, Source, SpoiledError, without_views
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.lake.times import NO_TIME, update_order
@@ -187,7 +187,7 @@ class FileReader:
             table = self.parquet.read_row_group(row_group, columns=names, use_threads=False)
         if len(rows) and int(rows[-1]) >= table.num_rows:
             raise InputChangedError(f"{self._file.uri}: row {rows[-1]} of {table.num_rows}")
-        return self._raw(table.take(pa.array(rows)).combine_chunks())
+        return self._raw(without_views(table).take(pa.array(rows)).combine_chunks())
 
     def _wanted(self) -> tuple[str, ...]:
         columns = self._settings.key_columns() + self._settings.content_columns()
@@ -228,7 +228,7 @@ class FileReader:
     def _id_array(self, batch: Any) -> pa.LargeBinaryArray:
         name = self._settings.columns.product_id
         if name in batch.schema.names:
-            found = _as_binary(batch.column(name), allow_integers=True)
+            found = as_binary(batch.column(name), allow_integers=True)
         else:
             value = (dict(self._file.partitions).get(name) or "").encode() or None
             found = pa.array([value] * batch.num_rows, pa.large_binary())
@@ -331,11 +331,12 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _as_bytes(column: Any, *, allow_integers: bool = False) -> list[bytes | None] | None:
-    found = _as_binary(column, allow_integers=allow_integers)
+    found = as_binary(column, allow_integers=allow_integers)
     return None if found is None else found.to_pylist()
 
 
-def _as_binary(column: Any, *, allow_integers: bool = False) -> pa.LargeBinaryArray | None:
+def as_binary(column: Any, *, allow_integers: bool = False) -> pa.LargeBinaryArray | None:
+    """A column as bytes; None: it has another type than text."""
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if allow_integers and pa.types.is_integer(column.type):

@@ -105,3 +105,16 @@ def test_a_changed_integer_category_is_worked_again(tmp_path, run_night):
         (tmp_path / "in").mkdir(exist_ok=True)
         frame.write_parquet(tmp_path / "in" / "a.parquet")
         assert run_night(tmp_path / "in")["rows_worked"] == 1, night
+
+
+def test_views_of_text_and_bytes_are_read(tmp_path):
+    columns = {
+        "product_id": pa.array(["a", "b", "c"], pa.string_view()),
+        "title": pa.array(["red", None, "blue"], pa.string_view()),
+        "category": pa.array([b"x", b"y", b"z"], pa.binary_view()),
+        "images": pa.array([[b"1"], [], [b"2", b"3"]], pa.list_(pa.binary())),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with opened(tmp_path / "a.parquet") as reader:
+        raw = reader.take(0, np.array([1, 2]))
+    assert (raw.ids, raw.texts) == ([b"b", b"c"], [(None,), (b"blue",)])
