@@ -69,7 +69,7 @@ class ChangeReader:
 
     def __init__(self, place: Storage, since: int, until: int, columns: Sequence[str]) -> None:
         self._delta = DeltaTable(
-            place.uri, version=until, storage_options=place.delta_options or None
+            place.delta_uri, version=until, storage_options=place.delta_options or None
         )
         self._range = range(since + 1, until + 1)
         known = [field.name for field in self._delta.schema().fields]

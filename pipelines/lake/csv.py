@@ -48,28 +48,23 @@ class CsvRows:
     bad: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class CsvCopy:
-    """A Parquet copy of a CSV file and the numbers of the records that are no rows."""
+def csv_as_parquet(stream: IO[bytes], names: Iterable[str]) -> bytes:
+    """Return the columns `names` of a CSV file as Parquet, which knows its `bad_records`."""
+    sink, bad = io.BytesIO(), list[int]()
+    parts = read_csv(stream, tuple(names))
+    first = next(parts)
+    with pq.ParquetWriter(sink, first.rows.schema) as writer:
+        for part in chain([first], parts):
+            writer.write_table(part.rows)
+            bad += part.bad
+        writer.add_key_value_metadata({_BAD_RECORDS_KEY: " ".join(map(str, bad)).encode()})
+    return sink.getvalue()
 
-    place: Storage
-    bad_lines: tuple[int, ...]
 
-
-def copy_csv(stream: IO[bytes], target: Storage, names: Iterable[str]) -> CsvCopy:
-    """Return the columns `names` of a CSV file as Parquet at `target`, written if not there."""
-    if not target.exists():
-        sink, bad = io.BytesIO(), list[int]()
-        parts = read_csv(stream, tuple(names))
-        first = next(parts)
-        with pq.ParquetWriter(sink, first.rows.schema) as writer:
-            for part in chain([first], parts):
-                writer.write_table(part.rows)
-                bad += part.bad
-            writer.add_key_value_metadata({_BAD_RECORDS_KEY: " ".join(map(str, bad)).encode()})
-        target.write_bytes(sink.getvalue())
-    metadata = pq.read_metadata(target.path, filesystem=target.arrow).metadata or {}
-    return CsvCopy(target, tuple(map(int, metadata.get(_BAD_RECORDS_KEY, b"").split())))
+def bad_records(copy: Storage) -> tuple[int, ...]:
+    """Return the numbers of the records that are no rows of what `csv_as_parquet` made."""
+    metadata = pq.read_metadata(copy.path, filesystem=copy.arrow).metadata or {}
+    return tuple(map(int, metadata.get(_BAD_RECORDS_KEY, b"").split()))
 
 
 def read_csv(
@@ -220,7 +215,22 @@ def _parsed(
         ),
     )
     if wanted and rows.num_rows + len(uneven) != len(records):
-        raise CsvError(f"gave {rows.num_rows} rows and {len(uneven)} bad ones of {len(records)}")
+        return _parsed(*_without_uneven(records, bad, len(found)), found, wanted)
     left_out = set(uneven)
     good = [number for number in numbers if number not in left_out]
-    return CsvRows(rows.cast(schema), good, sorted((*bad, *uneven)))
+    return CsvRows(rows.select(list(wanted)).cast(schema), good, sorted((*bad, *uneven)))
+
+
+def _without_uneven(
+    records: dict[int, bytes], bad: Sequence[int], num_columns: int
+) -> tuple[dict[int, bytes], list[int]]:
+    """Leave out records of another number of values: Arrow does not tell those that are no text."""
+    even, odd = dict[int, bytes](), list[int]()
+    for number, record in records.items():
+        if len(_values(record.rstrip(b"\r\n"))) == num_columns:
+            even[number] = record
+        else:
+            odd.append(number)
+    if not odd:
+        raise CsvError(f"gave fewer rows than its {len(records)} records")
+    return even, sorted((*bad, *odd))

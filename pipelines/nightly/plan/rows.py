@@ -6,6 +6,7 @@ Where there is a trusted column, it covers that cell alone, except in rows whose
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,10 +91,11 @@ class FileReader:
         read = file if place.uri == file.uri else describe_file(place)
         self._source = Source(read, place.options)
         try:
-            with self._source.parsing():
+            with self.parsing():
                 stream = pa.PythonFile(self._source, mode="r")
                 self.parquet = pq.ParquetFile(stream, pre_buffer=not place.is_local)
                 self.schema: pa.Schema = self.parquet.schema_arrow
+                _ = self.schema.names  # raises here where a name is no text
         except BaseException:
             self._source.close()
             raise
@@ -107,6 +109,10 @@ class FileReader:
     def close(self) -> None:
         """Release the file."""
         self._source.close()
+
+    def parsing(self) -> AbstractContextManager[None]:
+        """What Arrow makes of the bytes in here is a SpoiledError."""
+        return self._source.parsing()
 
     def check_unchanged(self) -> None:
         """Raise InputChangedError when the file was replaced while it was read."""
@@ -141,13 +147,13 @@ class FileReader:
     def _num_nulls(self, row_group: int) -> int:
         """Nulls in the trusted column, from the footer where its writer counted them."""
         name = self._settings.trusted
-        group = self.parquet.metadata.row_group(row_group)
-        columns = (group.column(i) for i in range(group.num_columns))
-        counts = (column.statistics for column in columns if column.path_in_schema == name)
-        for statistics in counts:
-            if statistics is not None and statistics.has_null_count:
-                return int(statistics.null_count)
-        with self._source.parsing():
+        with self.parsing():
+            group = self.parquet.metadata.row_group(row_group)
+            columns = (group.column(i) for i in range(group.num_columns))
+            counts = (column.statistics for column in columns if column.path_in_schema == name)
+            for statistics in counts:
+                if statistics is not None and statistics.has_null_count:
+                    return int(statistics.null_count)
             found = self.parquet.iter_batches(
                 KEY_BATCH_ROWS, row_groups=[row_group], columns=[name]
             )
@@ -156,17 +162,18 @@ class FileReader:
     def stored_bytes(self, row_group: int, *, is_key_only: bool) -> int:
         """Stored (compressed) bytes of the columns that are read of a row group."""
         names = set(self._present(is_key_only=is_key_only))
-        group = self.parquet.metadata.row_group(row_group)
-        columns = (group.column(i) for i in range(group.num_columns))
-        return sum(
-            column.total_compressed_size
-            for column in columns
-            if column.path_in_schema.split(".")[0] in names
-        )
+        with self.parsing():
+            group = self.parquet.metadata.row_group(row_group)
+            columns = (group.column(i) for i in range(group.num_columns))
+            return sum(
+                column.total_compressed_size
+                for column in columns
+                if column.path_in_schema.split(".")[0] in names
+            )
 
     def keys(self, row_group: int, *, is_key_only: bool) -> Iterator[RawKeys]:
         """Keys of all rows of a row group, some at a time."""
-        with self._source.parsing():
+        with self.parsing():
             found = self.parquet.iter_batches(
                 KEY_BATCH_ROWS if is_key_only else BATCH_ROWS,
                 row_groups=[row_group],
@@ -183,7 +190,7 @@ class FileReader:
     def take(self, row_group: int, rows: np.ndarray) -> RawRows:
         """The chosen rows of a row group (positions within it)."""
         names = self._present(is_key_only=False)
-        with self._source.parsing():
+        with self.parsing():
             table = self.parquet.read_row_group(row_group, columns=names, use_threads=False)
         if len(rows) and int(rows[-1]) >= table.num_rows:
             raise InputChangedError(f"{self._file.uri}: row {rows[-1]} of {table.num_rows}")

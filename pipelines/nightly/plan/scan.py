@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import RunFailedError
-from pipelines.lake.csv import copy_csv
+from pipelines.lake.csv import bad_records, csv_as_parquet
 from pipelines.lake.inputs import InputFile
 from pipelines.lake.source import InputChangedError, Source, SpoiledError
 from pipelines.lake.storage import Storage, is_transient, retrying
@@ -140,8 +140,9 @@ def _scan_parquet(task: ScanTask) -> tuple[FileSummary, np.ndarray]:
         return _spoiled(task.file.problem), no_records()
     bad_lines = _copy_csv(task) if task.file.is_csv else ()
     with FileReader(task.data(), task.file, task.settings) as reader:
-        groups = _row_groups(reader)
-        problem = reader.key_problem()
+        with reader.parsing():
+            groups = _row_groups(reader)
+            problem = reader.key_problem()
         if problem is None:
             found = _scan_row_groups(reader, groups, bad_lines)
         else:
@@ -170,14 +171,12 @@ def _copy_csv(task: ScanTask) -> tuple[int, ...]:
         stream = pa.PythonFile(source, mode="r")
         if task.file.uri.lower().endswith("gz"):
             stream = pa.CompressedInputStream(stream, "gzip")
-        with source.parsing():
-            bad_lines = copy_csv(stream, target, wanted).bad_lines
-        try:
+        if not target.exists():
+            with source.parsing():
+                content = csv_as_parquet(stream, wanted)
             source.check_unchanged()
-        except InputChangedError:
-            target.delete()
-            raise
-    return bad_lines
+            target.write_bytes(content)
+    return bad_records(target)
 
 
 def _scan_row_groups(
@@ -188,7 +187,8 @@ def _scan_row_groups(
         try:
             is_key_only = reader.is_key_only(i)
             bytes_read += reader.stored_bytes(i, is_key_only=is_key_only)
-            records += _group_records(reader.keys(i, is_key_only=is_key_only), first_row)
+            keys = reader.keys(i, is_key_only=is_key_only)
+            records += _group_records(keys, first_row, num_rows)
         except SpoiledError as error:
             bad[i] = str(error)
         first_row += num_rows
@@ -204,12 +204,14 @@ def _scan_row_groups(
     return summary, found
 
 
-def _group_records(batches: Iterator[RawKeys], first_row: int) -> list[np.ndarray]:
+def _group_records(batches: Iterator[RawKeys], first_row: int, num_rows: int) -> list[np.ndarray]:
     """Records of one whole row group; nothing of it counts when its last page is broken."""
-    records = []
+    records, row = [], first_row
     for raw in batches:
-        records.append(_records(raw, first_row))
-        first_row += len(raw.ids)
+        records.append(_records(raw, row))
+        row += len(raw.ids)
+    if row - first_row != num_rows:
+        raise SpoiledError(f"holds {row - first_row} rows, {num_rows} by the footer")
     return records
 
 

@@ -185,7 +185,7 @@ def make_nothing(path):
 
 def make_two_headers(path):
     path.with_suffix(".csv").write_text("product_id,title,title\nx,red,blue\n")
-    return "found two columns of one name"
+    return "names column 'title' more than once"
 
 
 def make_no_gzip(path):
