@@ -158,7 +158,7 @@ def _function(node: ast.Call, depth: int) -> Callable[..., Any]:
         target = _owner(owner, depth)
     else:
         raise _refused(node)
-    return getattr(target, name)  # type: ignore[no-any-return]
+    return getattr(target, name)
 
 
 def _owner(node: ast.expr, depth: int) -> pl.Expr:

@@ -13,11 +13,12 @@ from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, RUNS
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.gate import Check, RunStatistics, run_gate
+from pipelines.nightly.monitoring import call_webhook, push_metrics
 from pipelines.nightly.night import Night
 from pipelines.nightly.plan.plan import Plan, load_newest_plan
 from pipelines.nightly.plan.planner import estimate
 from pipelines.nightly.plan.scan import ScanTask
-from pipelines.nightly.report import call_webhook, prometheus_text, push_metrics, write_reports
+from pipelines.nightly.report import prometheus_text, write_reports
 from pipelines.nightly.run import Run
 from pipelines.nightly.runs import (
     PUBLISHED,

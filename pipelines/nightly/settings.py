@@ -4,14 +4,16 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.command.recipes import apply_override
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
+from pipelines.lake.uris import without_secrets
 from pipelines.nightly.gate import GateConfig
+from pipelines.nightly.monitoring import check_address
 from pipelines.nightly.plan.chunks import ChunkConfig
 from pipelines.nightly.plan.planner import EstimateConfig
 from pipelines.nightly.plan.rows import RowSettings
@@ -22,6 +24,8 @@ from pipelines.nightly.work.model import ModelFacts
 from pipelines.nightly.work.ray_executor import RayExecutor, WorkerConfig
 from pipelines.nightly.work.waves import WaveConfig
 from pipelines.normalization.normalizer import Normalizer
+
+Address = Annotated[str, AfterValidator(check_address), Field(repr=False)]
 
 
 class NightlyConfig(BaseModel):
@@ -57,8 +61,8 @@ class NightlyConfig(BaseModel):
         description="Rules that fill `normalized`: a rules.toml, `shipped` for the ones that come "
         "with the system, null for none.",
     )
-    webhook: str | None = Field(None, description="Address that is told about a failed run.")
-    push_gateway: str | None = Field(
+    webhook: Address | None = Field(None, description="Address that is told about a failed run.")
+    push_gateway: Address | None = Field(
         None, description="Address of a Prometheus push gateway that gets every run's metrics."
     )
     chunks: ChunkConfig = Field(default_factory=ChunkConfig)
@@ -121,7 +125,7 @@ class NightlyRequest:
         known = {name: getattr(self, name) for name in names}
         return {
             **known,
-            "inputs": list(self.inputs),
+            "inputs": [without_secrets(uri) for uri in self.inputs],
             "model_id": facts.model_id,
             "rows": settings.signature(),
         }

@@ -101,5 +101,5 @@ def test_a_gateway_that_does_not_answer_changes_nothing(run_night, tmp_path, cap
     lake = write_files(tmp_path / "in", products(10))
     config = small_config(push_gateway="http://user:hunter22@127.0.0.1:9/")
     assert run_night(lake, config=config)["state"] == "published"
-    assert "could not be pushed" in caplog.text
+    assert "could not be told: ConnectionRefusedError" in caplog.text
     assert "hunter22" not in caplog.text
