@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines.command.secrets import redact
@@ -12,7 +12,7 @@ from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, RUNS
 from pipelines.nightly.crash import crash_point
-from pipelines.nightly.gate import Check, RunStatistics, run_gate
+from pipelines.nightly.gate import FAILED, Check, RunStatistics, run_gate
 from pipelines.nightly.monitoring import call_webhook, push_metrics
 from pipelines.nightly.night import Night
 from pipelines.nightly.plan.plan import Plan, load_newest_plan
@@ -126,8 +126,8 @@ class _Session:
     def _run(self, run: Run) -> dict[str, Any]:
         plan, statistics = run.extract_all()
         crash_point("before_gate")
-        checks = run_gate(plan.counts, statistics, self._last, self._night.config.gate)
-        failed = [check for check in checks if not check.is_passed]
+        checks = self._judge(plan, statistics)
+        failed = [check for check in checks if check.verdict == FAILED]
         if failed:
             summary = self._summary(run, plan, statistics, checks)
             raise RunFailedError(_gate_message(failed), summary=summary)
@@ -136,6 +136,14 @@ class _Session:
         rewritten = run.publish(plan)
         summary = self._summary(run, plan, statistics, checks, rewritten=rewritten)
         return self._close(run, plan, summary)
+
+    def _judge(self, plan: Plan, statistics: RunStatistics) -> list[Check]:
+        counts = plan.counts if plan.is_complete else replace(plan.counts, vanished=0)
+        shown = 0
+        if counts.vanished or not counts.rows_in:
+            shown = self._night.snapshot().count_shown()
+        gate = self._night.config.gate
+        return run_gate(counts, statistics, self._last, gate, shown=shown)
 
     def _close(self, run: Run, plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
         night = self._night

@@ -25,6 +25,16 @@ def add_nightly_options(parser: argparse.ArgumentParser, *, verb: str) -> None:
     add("--run-id", metavar="R", help="name of the run; a run that was published is not repeated")
     add("--full", action="store_true", help=f"{verb} every row again, changed or not")
     add("--limit", type=int, metavar="N", help=f"{verb} at most N rows; nothing is marked vanished")
+    add(
+        "--allow-vanished",
+        action="store_true",
+        help="publish although more products vanish than gate.max_vanished_rate",
+    )
+    add(
+        "--allow-empty",
+        action="store_true",
+        help="publish although the input has no row: every product vanishes",
+    )
     add("--plan-only", action="store_true", help="only say what a run would do and cost")
     add("--recipe", metavar="FILE", help="TOML recipe (default: recipes/nightly.toml)")
     add_set_option(parser, example="gate.max_row_change=1.0")
@@ -35,7 +45,9 @@ def nightly_config(arguments: argparse.Namespace, defaults: Sequence[str] = ()) 
     """The settings that --recipe and --set ask for; `defaults` are overrides before --set's."""
     options = parse_options(arguments.storage_option)
     recipe = Storage.of(arguments.recipe, options) if arguments.recipe else None
-    return load_nightly_config(recipe, [*defaults, *arguments.overrides])
+    names = ("allow_empty", "allow_vanished")
+    allowed = [f"gate.{name}=true" for name in names if getattr(arguments, name)]
+    return load_nightly_config(recipe, [*defaults, *arguments.overrides, *allowed])
 
 
 def run_nightly(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipelines.command.secrets import masked
+from pipelines.nightly.gate import NOT_JUDGED, PASSED
 from pipelines.nightly.monitoring import METRICS_JOB
 from pipelines.nightly.runs import RunFolder
 from pipelines.nightly.work.waves import as_duration
@@ -52,7 +53,7 @@ def _checks(checks: list[Mapping[str, Any]]) -> list[str]:
             str(check["name"]),
             _number(check["found"]),
             _number(check["limit"]),
-            "passed" if check["is_passed"] else "FAILED",
+            str(check["verdict"]),
             str(check["note"]),
         ]
         for check in checks
@@ -123,15 +124,18 @@ def prometheus_text(summary: Mapping[str, Any], *, finished_at: float) -> str:
 
 def _gate(checks: Iterable[Mapping[str, Any]]) -> list[str]:
     """What the gate found, its limits and its verdicts, by check."""
-    found, limits, passed = [], [], []
+    found, limits, judged, passed = [], [], [], []
     for check in checks:
         label = _label("check", check["name"])
         found.append((label, check["found"]))
         limits.append((label, check["limit"]))
-        passed.append((label, int(check["is_passed"])))
+        judged.append((label, int(check["verdict"] != NOT_JUDGED)))
+        if check["verdict"] != NOT_JUDGED:
+            passed.append((label, int(check["verdict"] == PASSED)))
     return [
         *_gauge("gate_found", "What a check of the gate found.", found),
         *_gauge("gate_limit", "The most that a check of the gate lets pass.", limits),
+        *_gauge("gate_judged", "Whether there was enough to judge a check of the gate.", judged),
         *_gauge("gate_passed", "Whether a check of the gate passed.", passed),
     ]
 

@@ -25,7 +25,7 @@ from pipelines.nightly.work.ray_executor import RayExecutor, WorkerConfig
 from pipelines.nightly.work.waves import WaveConfig
 from pipelines.normalization.normalizer import Normalizer
 
-Address = Annotated[str, AfterValidator(check_address), Field(repr=False)]
+Address = Annotated[str, AfterValidator(check_address)]
 
 
 class NightlyConfig(BaseModel):
@@ -61,9 +61,13 @@ class NightlyConfig(BaseModel):
         description="Rules that fill `normalized`: a rules.toml, `shipped` for the ones that come "
         "with the system, null for none.",
     )
-    webhook: Address | None = Field(None, description="Address that is told about a failed run.")
+    webhook: Address | None = Field(
+        None, repr=False, description="Address that is told about a failed run."
+    )
     push_gateway: Address | None = Field(
-        None, description="Address of a Prometheus push gateway that gets every run's metrics."
+        None,
+        repr=False,
+        description="Address of a Prometheus push gateway that gets every run's metrics.",
     )
     chunks: ChunkConfig = Field(default_factory=ChunkConfig)
     waves: WaveConfig = Field(default_factory=WaveConfig)

@@ -22,7 +22,15 @@ SMALL = {
     "normalization": None,
     "chunks": {"rows": 32, "batch_rows": 8},
     "waves": {"rows": 50},
-    "gate": {"max_quarantine_rate": 1.0, "max_null_rate": 1.0, "max_row_change": 10.0},
+    "gate": {
+        "max_quarantine_rate": 1.0,
+        "max_null_rate": 1.0,
+        "max_row_change": 10.0,
+        "max_values_drop": 1.0,
+        "max_degraded_jump": 1.0,
+        "max_unreadable_files": 10,
+        "allow_vanished": True,
+    },
     "lock": {"beat_seconds": 0.2, "stale_seconds": 1.0},
 }
 

@@ -1,5 +1,6 @@
 """A gateway or webhook that misbehaves neither holds up a night nor hides why it failed."""
 
+import io
 import socket
 import threading
 import time
@@ -86,7 +87,9 @@ def test_a_bad_webhook_does_not_hide_why_a_night_failed(answering, run_night, tm
 
 def test_the_user_part_of_a_gateway_becomes_a_header(monkeypatch):
     seen = []
-    monkeypatch.setattr("urllib.request.urlopen", lambda request, **_: seen.append(request))
+    monkeypatch.setattr(
+        "urllib.request.urlopen", lambda request, **_: seen.append(request) or io.BytesIO()
+    )
     push_metrics("http://me:pa%40ss@gateway:9091/", "shop", "", seconds=1)
     (request,) = seen
     assert request.full_url == "http://gateway:9091/metrics/job/ulsdram_nightly/table/shop"

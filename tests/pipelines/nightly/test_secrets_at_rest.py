@@ -35,7 +35,7 @@ def bytes_below(folder):
 
 
 def night(lake, output, **gate):
-    config = small_config(gate={"max_quarantine_rate": 1.0, "max_null_rate": 1.0, **gate})
+    config = small_config(gate={"max_unreadable_files": 1, "max_null_rate": 1.0, **gate})
     return NightlyJob(DictionarySource(), output, config).run(NightlyRequest((lake,)))
 
 
