@@ -22,29 +22,31 @@ from pipelines.nightly.report import prometheus_text, write_reports
 from pipelines.nightly.run import Run
 from pipelines.nightly.runs import (
     PUBLISHED,
+    RUN,
     RunFolder,
+    abandon,
     check_run_id,
     close_run,
     find_open_run,
     open_run,
+    sweep,
 )
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
 from pipelines.nightly.summary import (
     check_numbers,
     for_next_night,
-    listing_fingerprint,
     plan_numbers,
     row_numbers,
     work_numbers,
     write_numbers,
 )
-from pipelines.nightly.table.lock import Owner, TableLock
+from pipelines.nightly.table.lock import FencedError, TableLock, lock_table
 from pipelines.nightly.table.maintenance import drop_stale_keys, maintain
 from pipelines.nightly.table.publish import Publisher, Rewritten
 from pipelines.nightly.work.model import ModelSource
 
 _log = logging.getLogger(__name__)
-LOCK, MODELS, LAST = "_lock", "_models", "last.json"
+MODELS, LAST = "_models", "last.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,7 @@ class NightlyJob:
                 return {**done, "state": "already published"}
         night = self._night(request)
         night.list_files()  # a wrong path is the caller's mistake: say so before taking the lock
-        owner = Owner.this_process(request.run_id or "unnamed")
-        lock = TableLock.acquire(runs.join(LOCK), owner, self.config.lock)
+        lock = lock_table(self.output, request.run_id or "unnamed", self.config.lock)
         try:
             crash_point("after_lock")
             return _Session(night, lock).run()
@@ -110,13 +111,16 @@ class _Session:
         if self._last is not None:  # what a crash after publishing left behind
             RunFolder(night.runs.join(self._last["run_id"])).drop_work()
         recovered = self._finish_committed()
-        if recovered is not None and not self._is_more_to_do(recovered):
+        if recovered is not None and recovered["run_id"] == night.request.run_id:
             return recovered
-        settings = night.config.row_settings(night.facts, night.request.options)
-        identity = night.request.identity(night.facts, settings)
-        folder = open_run(night.runs, night.request.run_id, identity)
+        self._lock.check()
+        folder = open_run(night.runs, night.request.run_id, self._identity())
         crash_point("after_run_opened")
         run = Run(night, folder, self._publisher(folder.run_id))
+        if run.publisher.has_published():
+            abandon(night.runs, folder)
+            raise ValueError(f"run {folder.run_id} was published before; choose another --run-id")
+        self._sweep()
         try:
             return self._run(run)
         except Exception as error:  # reported, whatever it is, and raised again
@@ -135,7 +139,8 @@ class _Session:
         self._lock.check()
         rewritten = run.publish(plan)
         summary = self._summary(run, plan, statistics, checks, rewritten=rewritten)
-        return self._close(run, plan, summary)
+        self._close(run, summary)
+        return self._clean_up(run, plan, summary)
 
     def _judge(self, plan: Plan, statistics: RunStatistics) -> list[Check]:
         counts = plan.counts if plan.is_complete else replace(plan.counts, vanished=0)
@@ -145,14 +150,18 @@ class _Session:
         gate = self._night.config.gate
         return run_gate(counts, statistics, self._last, gate, shown=shown)
 
-    def _close(self, run: Run, plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
+    def _close(self, run: Run, summary: dict[str, Any]) -> None:
         night = self._night
         summary["state"] = "published"
+        self._lock.check()
         self._report(run, summary)
-        following = for_next_night(summary, self._last, night.config.gate)
-        write_json(night.runs.join(LAST), following)
+        self._last = for_next_night(summary, self._last, night.config.gate)
+        write_json(night.runs.join(LAST), self._last)
         close_run(night.runs, run.folder, summary)
         crash_point("after_published")
+
+    def _clean_up(self, run: Run, plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
+        night = self._night
         with night.timed("clean up"):
             settings = night.config.row_settings(night.facts, night.request.options)
             tasks = (ScanTask(night.runs, p.file, settings, plan.num_buckets) for p in plan.files)
@@ -161,8 +170,21 @@ class _Session:
             summary |= maintain(night.output, night.config.maintenance)
         return summary
 
+    def _identity(self) -> dict[str, Any]:
+        night = self._night
+        settings = night.config.row_settings(night.facts, night.request.options)
+        return night.request.identity(night.facts, settings)
+
+    def _sweep(self) -> None:
+        """Runs that an owner left who slept through a takeover, and those that are too old."""
+        kept = (self._last or {}).get("run_id", "")
+        days = self._night.config.maintenance.keep_runs_days
+        swept = sweep(self._night.runs, keep_days=days, kept=(kept,))
+        if swept:
+            _log.info("closed or dropped %d runs: %s", len(swept), ", ".join(swept[:10]))
+
     def _finish_committed(self) -> dict[str, Any] | None:
-        """Close a run whose extractions are visible already, whatever is asked for now."""
+        """Close a run whose extractions are visible already, as what it was asked to be."""
         folder = find_open_run(self._night.runs)
         if folder is None:
             return None
@@ -172,16 +194,12 @@ class _Session:
             return None
         run = Run(self._night, folder, publisher)
         run.publish_quarantine(plan)
-        statistics = run.statistics(plan)
-        return self._close(run, plan, self._summary(run, plan, statistics, []))
-
-    def _is_more_to_do(self, recovered: Mapping[str, Any]) -> bool:
-        """Whether a recovered run leaves something of this request undone."""
-        request = self._night.request
-        if request.run_id is not None:
-            return request.run_id != recovered["run_id"]
-        now = listing_fingerprint(self._night.list_files())
-        return request.is_full or request.is_replay or recovered["input_fingerprint"] != now
+        summary = self._summary(run, plan, run.statistics(plan), [])
+        summary["model_id"] = (folder.read(RUN) or {"request": summary})["request"]["model_id"]
+        _log.info("run %s had committed; it is closed", folder.run_id)
+        self._close(run, summary)
+        folder.drop_work()
+        return summary
 
     def _publisher(self, run_id: str) -> Publisher:
         snapshot = self._night.snapshot()
@@ -203,7 +221,10 @@ class _Session:
         if self._night.config.webhook:
             call_webhook(self._night.config.webhook, summary)
         try:
+            self._lock.check()
             self._report(run, summary)
+        except FencedError as fenced:  # the run is another owner's by now, its reports too
+            raise fenced from error
         except OSError as second:
             _log.warning("the report of the failed run could not be written: %s", second)
 

@@ -104,7 +104,7 @@ def _state_class(run: dict[str, Any]) -> str:
 
 def _check(check: dict[str, Any]) -> tuple[Any, ...]:
     found = str(check.get("verdict", ""))
-    state = {PASSED: "good", FAILED: "bad"}.get(found, "")
+    state = "good" if found == PASSED else "bad" if found == FAILED else ""
     verdict = tag("span", found, class_=f"state {state}".strip())
     return (
         str(check.get("name", "")).replace("_", " "),

@@ -11,7 +11,7 @@ from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, RUNS, id_hashes, open_table
 from pipelines.nightly.runs import abandon_open_run, new_run_id
-from pipelines.nightly.table.lock import LockConfig, Owner, TableLock
+from pipelines.nightly.table.lock import LockConfig, lock_table
 from pipelines.nightly.table.maintenance import vacuum
 from pipelines.nightly.table.publish import Publisher, RewriteTask, read_table, rewrite_bucket
 
@@ -41,7 +41,7 @@ def erase(
         raise ValueError(f"found no table at {output.uri}; name the --output of earlier runs")
     run_id = f"erase-{new_run_id()}"
     runs = output.join(RUNS)
-    lock = TableLock.acquire(runs.join("_lock"), Owner.this_process(run_id), config)
+    lock = lock_table(output, run_id, config)
     try:
         abandoned = abandon_open_run(runs)
         snapshot = Snapshot.newest(output, num_buckets=1)

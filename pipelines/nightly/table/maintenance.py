@@ -1,6 +1,7 @@
 """Housekeeping after a publish: compaction, vacuum, and what earlier runs left behind."""
 
 import logging
+import math
 from collections.abc import Iterable
 
 from deltalake import DeltaTable
@@ -19,6 +20,11 @@ class MaintenanceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    keep_runs_days: float | None = Field(
+        90.0,
+        ge=1,
+        description="Days for which reports of runs are kept. Null: for ever.",
+    )
     compact: bool = Field(
         False, description="Merge the files of a bucket and shorten the log after publishing."
     )
@@ -71,7 +77,7 @@ def drop_stale_keys(runs: Storage, current: Iterable[str]) -> None:
 
 def _vacuum(delta: DeltaTable, hours: float) -> list[str]:
     return delta.vacuum(
-        retention_hours=int(hours),
+        retention_hours=math.ceil(hours),
         dry_run=False,
         enforce_retention_duration=False,
         full=True,  # strays of crashed runs are in no log entry
