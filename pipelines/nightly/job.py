@@ -41,7 +41,7 @@ from pipelines.nightly.summary import (
     write_numbers,
 )
 from pipelines.nightly.table.lock import FencedError, TableLock, lock_table
-from pipelines.nightly.table.maintenance import drop_stale_keys, maintain
+from pipelines.nightly.table.maintenance import drop_stale_keys, drop_temporaries, maintain
 from pipelines.nightly.table.publish import Publisher, Rewritten
 from pipelines.nightly.work.model import ModelSource
 
@@ -167,6 +167,7 @@ class _Session:
             tasks = (ScanTask(night.runs, p.file, settings, plan.num_buckets) for p in plan.files)
             drop_stale_keys(night.runs, (task.name() for task in tasks))
             run.folder.drop_work()
+            drop_temporaries(night.output)
             summary |= maintain(night.output, night.config.maintenance)
         return summary
 

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 from deltalake import DeltaTable
 from pydantic import BaseModel, ConfigDict, Field
@@ -73,6 +74,13 @@ def drop_stale_keys(runs: Storage, current: Iterable[str]) -> None:
             if name.partition(".")[0] not in kept:
                 runs.join(folder, name).delete()
             crash_point("during_cleanup")
+
+
+def drop_temporaries(output: Storage) -> None:
+    """Remove what writes that were cut short left on this machine's disks."""
+    if output.is_local:
+        for path in Path(output.path).rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def _vacuum(delta: DeltaTable, hours: float) -> list[str]:
