@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.command.secrets import redact
 from pipelines.errors import RunFailedError
 from pipelines.lake.documents import read_json, write_json
+from pipelines.lake.kinds import TABLES, check_apart, check_kind, claim
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, RUNS
 from pipelines.nightly.crash import crash_point
@@ -66,6 +67,8 @@ class NightlyJob:
                 return {**done, "state": "already published"}
         night = self._night(request)
         night.list_files()  # a wrong path is the caller's mistake: say so before taking the lock
+        self._check_output(request)
+        claim(self.output, TABLES, option="--output")
         lock = lock_table(self.output, request.run_id or "unnamed", self.config.lock)
         try:
             crash_point("after_lock")
@@ -75,6 +78,7 @@ class NightlyJob:
 
     def plan_only(self, request: NightlyRequest) -> dict[str, Any]:
         """What `run` would do, and what it would cost; nothing is changed but the key cache."""
+        self._check_output(request)
         night = self._night(request)
         snapshot = night.snapshot()
         scanned = night.scan(night.list_files(), snapshot.num_buckets)
@@ -87,6 +91,13 @@ class NightlyJob:
             **estimate(plan, last, self.config.estimate),
             "phase_seconds": _rounded(night.seconds),
         }
+
+    def _check_output(self, request: NightlyRequest) -> None:
+        """The tables are apart from the inputs, in a folder of their own."""
+        for uri in request.inputs:
+            place = Storage.of(uri, request.options)
+            check_apart(place, self.output, read="--input", put="--output")
+        check_kind(self.output, TABLES, option="--output")
 
     def _night(self, request: NightlyRequest) -> Night:
         facts = self.model.facts(self.output.join(RUNS, MODELS))

@@ -98,21 +98,6 @@ def is_prepared(place: Storage) -> bool:
     return isinstance(report, dict) and report.get("format") == FORMAT
 
 
-def check_apart(source: Storage, target: Storage) -> None:
-    """ValueError where replacing the target would touch the input."""
-    inner, outer = _with_slash(source), _with_slash(target)
-    if inner.startswith(outer) or outer.startswith(inner):
-        raise ValueError(
-            f"found --out {target.uri} and --in {source.uri} in one another; "
-            "name a folder apart from the input"
-        )
-
-
-def _with_slash(place: Storage) -> str:
-    path = os.path.realpath(place.path) if place.is_local else place.uri
-    return path.rstrip("/") + "/"
-
-
 def _remove_leftovers(target: Storage) -> None:
     """Drafts of processes on this machine that are gone; others' may still be at work."""
     if not target.is_local:

@@ -24,6 +24,7 @@ from pipelines.benchmark.eclip.tasks import (
 from pipelines.benchmark.eclip.vectors import SplitVectors, embed_split, join_vectors, split_frame
 from pipelines.evaluate.slices import parse_slices
 from pipelines.labelled.table import LabelledTable, open_labelled
+from pipelines.lake.kinds import BENCHMARK, claim
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.train.eclip.job import PretrainRequest, starting_encoders
@@ -73,6 +74,7 @@ def run_tasks(request: TasksRequest) -> dict[str, Any]:
     labels = parse_slices(request.binaries)
     if not (request.models or request.baseline):
         raise ValueError("found no --model and no --baseline, expected at least one system")
+    claim(request.output, BENCHMARK)
     figures: list[Figure] = []
     for name, parts in _systems(request):
         log.info("system %s", name)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from pipelines.cluster.connect import connect_cluster
 from pipelines.command.recipes import dump_recipe
 from pipelines.labelled.table import LabelledTable
+from pipelines.lake.kinds import RUN, check_apart, claim
 from pipelines.lake.storage import Storage
 from pipelines.train.eclip.recipe import EclipRecipe
 from pipelines.train.eclip.state import PretrainProgress, read_progress
@@ -70,6 +71,8 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
     """Pre-train to the end, resuming an interrupted run of the same request."""
     started = time.monotonic()
     tables = {split: open_recipe_pairs(request.data, split, request.recipe) for split in SPLITS}
+    check_apart(request.data, request.output, read="--data")
+    claim(request.output, RUN)
     fingerprint = pretrain_fingerprint(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:

@@ -26,6 +26,7 @@ from pipelines.labelled.table import (
     warn_of_no_pictures,
     warn_of_unread_gold,
 )
+from pipelines.lake.kinds import RUN, check_apart, claim
 from pipelines.lake.storage import Storage
 from pipelines.train.extractor.card import model_card
 from pipelines.train.extractor.recipe import CalibrationConfig, Recipe
@@ -72,6 +73,10 @@ def train(request: TrainRequest) -> dict[str, Any]:
     corrections = read_corrections(request.corrections) if request.corrections else Corrections()
     tables = {split: _open(request, split, corrections) for split in ("train", "valid")}
     check_output(request.output)
+    check_apart(request.data, request.output, read="--data")
+    if request.corrections is not None:
+        check_apart(request.corrections, request.output, read="--corrections")
+    claim(request.output, RUN)
     check_texts(tables["train"])
     warn_of_unread_gold(tables["train"])
     if recipe.image is not None:

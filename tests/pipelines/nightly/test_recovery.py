@@ -10,6 +10,7 @@ from dictionary_model import DictionarySource
 from run_job import KILLED, Call, small_config
 from shop_catalogue import extractions, products, write_files
 
+from pipelines.analysis.export import ExportConfig, export
 from pipelines.lake.storage import Storage
 from pipelines.nightly.job import NightlyJob
 from pipelines.nightly.runs import RunFolder, check_run_id, sweep
@@ -130,3 +131,26 @@ def test_nights_go_on_after_the_run_folder_was_deleted(lake, output, run_night):
         run_night(lake, run_id="n3", model=DictionarySource(version="5"))
     assert run_night(lake, model=DictionarySource(version="5"))["state"] == "published"
     assert set(extractions(output)["model_id"]) == {"dictionary-5"}
+
+
+@pytest.mark.parametrize("target", ["in", "in/out", "."])
+def test_tables_are_apart_from_the_input(lake, tmp_path, run_night, target):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="in one another"):
+        run_night(lake, output=tmp_path / target)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_tables_go_into_no_folder_of_another_kind(lake, tmp_path, run_night):
+    other = write_files(tmp_path / "other", products(3))
+    with pytest.raises(ValueError, match="a folder of data files, expected one of result tables"):
+        run_night(lake, output=other)
+    run_night(lake)
+    with pytest.raises(ValueError, match="a folder of result tables, expected one of snapshots"):
+        export(Storage.of(tmp_path / "out2"), run_twice(run_night, lake, tmp_path), ExportConfig())
+
+
+def run_twice(run_night, lake, tmp_path) -> Storage:
+    """The table to export is out2; the one not to export into is out."""
+    run_night(lake, output=tmp_path / "out2")
+    return Storage.of(tmp_path / "out")

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from pipelines.lake.kinds import check_apart
 from pipelines.lake.storage import Storage
-from pipelines.prepare.publishing import FORMAT, Publication, check_apart, is_prepared
+from pipelines.prepare.publishing import FORMAT, Publication, is_prepared
 
 
 def draft(target: Storage, text: str) -> Publication:
