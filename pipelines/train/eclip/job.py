@@ -28,6 +28,7 @@ from pipelines.train.runs import (
     model_version,
     put_folder,
     run_workers,
+    sole_owner,
 )
 from pipelines.train.state import BEST
 from ulsdram_core.eclip.parts import (
@@ -85,7 +86,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
         num_workers=request.num_workers,
     )
     connect_cluster()
-    with tempfile.TemporaryDirectory() as scratch:
+    with sole_owner(request.output), tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
         put_folder(partial(save_eclip, start), place, Path(scratch))
         checkpoint = run_workers(pretrain_worker, request, tables, place, fingerprint)

@@ -38,6 +38,7 @@ from pipelines.train.runs import (
     model_version,
     put_folder,
     run_workers,
+    sole_owner,
 )
 from pipelines.train.state import BEST, PROGRESS, Progress
 from ulsdram_core.calibration import ThresholdChoice, choose_thresholds, confidence_sweep
@@ -95,7 +96,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
         log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
     connect_for_workers(request.num_workers)
-    with tempfile.TemporaryDirectory() as scratch:
+    with sole_owner(request.output), tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
         put_folder(partial(save_model, start), place, Path(scratch))
         checkpoint = run_workers(train_worker, request, tables, place, training)
