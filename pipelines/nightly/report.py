@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from pipelines.command.markdown import markdown_table
 from pipelines.command.secrets import redact
 from pipelines.lake.times import as_duration
 from pipelines.nightly.runs import RunFolder
@@ -101,10 +102,7 @@ def _checks(checks: list[Mapping[str, Any]]) -> list[str]:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    if not rows:
-        return ["none", ""]
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines] + [""]
+    return [markdown_table(header, rows) if rows else "none", ""]
 
 
 def _number(value: Any) -> str:

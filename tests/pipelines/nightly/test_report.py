@@ -12,7 +12,7 @@ from shop_catalogue import product, products, write_file, write_files
 
 from pipelines.errors import RunFailedError
 from pipelines.lake.snapshot import StoredFile
-from pipelines.nightly.report import prometheus_text
+from pipelines.nightly.report import markdown, prometheus_text
 from pipelines.nightly.summary import write_numbers
 from pipelines.nightly.table.publish import Rewritten
 
@@ -46,6 +46,12 @@ def test_labels_are_escaped():
         {"state": "published", "gate": [{**CHECK, "name": 'a"\\\n'}]}, finished_at=1
     )
     assert r'{check="a\"\\\n"}' in text
+
+
+def test_an_attribute_name_does_not_break_the_table_of_checks():
+    check = {**CHECK, "name": "drift:a|<b>"}
+    text = markdown({"run_id": "r", "state": "failed", "gate": [check]})
+    assert r"| drift:a\|&lt;b> | 0.100 | 0.050 | FAILED |  |" in text
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
