@@ -32,7 +32,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         encoders["second_text_encoder"] = {"name": arguments.second_text_encoder}
     if arguments.image_encoder:
         encoders["image_encoder"] = parse_image_encoder(arguments.image_encoder)
-    config = load_benchmark(arguments.recipe, arguments.overrides, encoders=encoders)
+    options = parse_options(arguments.storage_option)
+    config = load_benchmark(
+        arguments.recipe, arguments.overrides, encoders=encoders, options=options
+    )
     if arguments.list:
         rows = list_rows(arguments.suite, config)
         print("\n".join(rows))
@@ -42,7 +45,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         config=config,
         limit=arguments.limit,
         unlabelled=arguments.unlabelled,
-        options=tuple(parse_options(arguments.storage_option).items()),
+        options=tuple(options.items()),
     )
     request = BenchmarkRequest(
         suite=arguments.suite,
@@ -74,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--text-encoder", help="checkpoint of the text encoder; default: tiny, from scratch")
     add("--second-text-encoder", help="Table 1's other checkpoint")
     add("--image-encoder", help="ARCHITECTURE[@WEIGHTS], such as resnet152@enum:...")
-    add("--recipe", default=BENCHMARK, help="benchmark recipe, by name or path")
+    add("--recipe", default=BENCHMARK, help="benchmark recipe, by name, path or URI")
     add_set_option(parser, example="settings.epochs=3 or fusion.normalize_regions=false")
     add_storage_option(parser)
     return parser

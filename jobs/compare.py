@@ -11,7 +11,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command.parser import add_column_option, add_storage_option, command_parser
+from pipelines.command.parser import (
+    add_column_option,
+    add_picture_options,
+    add_storage_option,
+    command_parser,
+    picture_rules,
+)
 from pipelines.command.run import run_command
 from pipelines.command.terminal import Style
 from pipelines.compare.differences import GateLimits
@@ -47,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add("--color", choices=["auto", "always", "never"], default="auto", help="terminal colours")
     add_column_option(options, roles="product_id, image, category, gold or a text")
     add_storage_option(options)
+    add_picture_options(options)
     return options
 
 
@@ -58,7 +65,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     request = CompareRequest(
         tables=tuple(args.table),
         models=tuple(args.model),
-        products=ProductReader(Storage.of(args.input, options), columns) if args.input else None,
+        products=ProductReader(Storage.of(args.input, options), columns, picture_rules(args))
+        if args.input
+        else None,
         limit=args.limit,
         attributes=tuple(args.attribute),
         limits=GateLimits(args.max_changed_share, args.min_kept_share),

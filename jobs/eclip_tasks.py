@@ -16,10 +16,11 @@ from pipelines.benchmark.eclip.job import TasksRequest, run_tasks
 from pipelines.benchmark.eclip.tasks import ProbeSettings
 from pipelines.benchmark.eclip.vectors import PICTURE_HASH
 from pipelines.command.parser import add_set_option, add_storage_option, command_parser
-from pipelines.command.recipes import apply_override
+from pipelines.command.recipes import apply_override, checked
 from pipelines.command.run import run_command
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.lake.tables import Columns
+from pipelines.train.eclip.recipe import load_eclip_recipe
 from pipelines.train.extractor.recipe import load_recipe
 from ulsdram_core.eclip.finetune import FineTuneConfig
 
@@ -84,13 +85,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         data=Storage.of(arguments.data, options),
         output=Storage.of(arguments.out, options),
         models=dict(_named(text, options) for text in arguments.model),
-        baseline=arguments.baseline,
-        overrides=tuple(arguments.overrides),
+        baseline=load_eclip_recipe(arguments.baseline, arguments.overrides, options=options)
+        if arguments.baseline
+        else None,
         categories=tuple(arguments.category),
         binaries=tuple(arguments.binary),
         clusters=tuple(arguments.cluster),
         matches=tuple(arguments.match),
-        extract=load_recipe(arguments.extract, arguments.extract_set)
+        extract=load_recipe(arguments.extract, arguments.extract_set, options=options)
         if arguments.extract
         else None,
         extract_shares=_shares(arguments.extract_shares),
@@ -101,7 +103,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         limit=arguments.limit,
         fine_tune=FineTuneConfig(epochs=arguments.fine_tune) if arguments.fine_tune else None,
         probe=ProbeSettings(arguments.probe_rows, arguments.probe_steps),
-        columns=Columns.model_validate(columns),
+        columns=checked(Columns, columns, of="--column"),
         template=arguments.template,
     )
     summary = run_tasks(request)

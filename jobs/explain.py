@@ -9,7 +9,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipelines.command.parser import add_column_option, add_storage_option, command_parser
+from pipelines.command.parser import (
+    add_column_option,
+    add_picture_options,
+    add_storage_option,
+    command_parser,
+    picture_rules,
+)
 from pipelines.command.run import run_command
 from pipelines.command.terminal import Style
 from pipelines.lake.catalog import parse_columns
@@ -42,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("--color", choices=["auto", "always", "never"], default="auto", help="terminal colours")
     add_column_option(options, roles="product_id, image, category, gold or a text")
     add_storage_option(options)
+    add_picture_options(options)
     return options
 
 
@@ -81,7 +88,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def _product(args: argparse.Namespace, options: dict[str, str]) -> Product:
     if args.products and args.product_id and args.title is None:
         columns = parse_columns(args.column)
-        reader = ProductReader(Storage.of(args.products, options), columns)
+        reader = ProductReader(Storage.of(args.products, options), columns, picture_rules(args))
         return find_product(reader, args.product_id)
     if args.title is None or args.products or args.product_id:
         raise ValueError(

@@ -10,17 +10,19 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipelines.cluster.tasks import map_here, map_tasks
 from pipelines.command.parser import (
+    add_picture_options,
     add_set_option,
     add_storage_option,
     add_subcommand,
     command_parser,
+    picture_rules,
 )
-from pipelines.command.recipes import apply_override
+from pipelines.command.recipes import apply_override, checked
 from pipelines.command.run import run_command
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.storage import Storage, parse_options
-from pipelines.nightly.work.executor import Executor, LocalExecutor
-from pipelines.nightly.work.ray_executor import RayExecutor, WorkerConfig
 from pipelines.prepare.config import PrepareConfig, TaggedColumns
 from pipelines.prepare.pairs.run import PairConfig, PairRequest, prepare_pairs
 from pipelines.prepare.run import prepare
@@ -30,7 +32,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Prepare what the command line asks for."""
     args = _parser().parse_args(argv)
     if args.kind == "pairs":
-        return prepare_pairs(_pair_request(args), _executor(args.executor))
+        return prepare_pairs(
+            _pair_request(args), map_here if args.executor == "local" else map_tasks
+        )
     roles = TaggedColumns.model_fields if args.kind == "tagged" else {}
     config = PrepareConfig(
         kind=args.kind,
@@ -46,6 +50,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         valid_share=args.valid_share,
         test_share=args.test_share,
         max_pictures=args.max_pictures,
+        pictures=picture_rules(args) if args.kind == "tagged" else PictureAddressConfig(),
         storage_options=parse_options(args.storage_option),
     )
     return prepare(config)
@@ -64,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_options(sub)
         if kind == "tagged":
             _add_tagged_options(sub)
+            add_picture_options(sub)
     _add_pair_options(
         add_subcommand(
             kinds,
@@ -98,7 +104,7 @@ def _pair_request(args: argparse.Namespace) -> PairRequest:
     return PairRequest(
         Storage.of(args.input, options),
         Storage.of(args.output, options),
-        PairConfig.model_validate(document),
+        checked(PairConfig, document, of="--set"),
         Storage.of(args.model, options) if args.model else None,
         frozenset(_lines(Storage.of(args.hold_out, options)) if args.hold_out else ()),
     )
@@ -106,10 +112,6 @@ def _pair_request(args: argparse.Namespace) -> PairRequest:
 
 def _lines(place: Storage) -> list[str]:
     return [line for line in place.read_bytes().decode().splitlines() if line]
-
-
-def _executor(name: str) -> Executor:
-    return LocalExecutor() if name == "local" else RayExecutor(WorkerConfig())
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--recipe",
         default="eclip_small",
-        help=f"a .toml file or one of: {', '.join(recipe_names(ECLIP))}",
+        help=f"path or URI of a .toml file, or one of: {', '.join(recipe_names(ECLIP))}",
     )
     add("--init-from", metavar="MODEL", help="start from this e-CLIP model directory")
     add("--random-init", action="store_true", help="ignore pretrained weights (for trials)")
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     arguments = parser().parse_args(argv)
     options = parse_options(arguments.storage_option)
     request = PretrainRequest(
-        recipe=load_eclip_recipe(arguments.recipe, arguments.overrides),
+        recipe=load_eclip_recipe(arguments.recipe, arguments.overrides, options=options),
         data=Storage.of(arguments.data, options),
         output=Storage.of(arguments.out, options),
         num_workers=num_workers(arguments),

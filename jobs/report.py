@@ -9,7 +9,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.analysis import table
-from pipelines.command.parser import add_column_option, add_storage_option, command_parser
+from pipelines.command.parser import (
+    add_column_option,
+    add_picture_options,
+    add_storage_option,
+    command_parser,
+    picture_rules,
+)
 from pipelines.command.run import run_command
 from pipelines.lake.catalog import parse_columns
 from pipelines.lake.products import ProductReader
@@ -33,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add("--title", default="Extraction report", help="heading of the page")
     add_column_option(options, roles="product_id, image, category, gold or a text")
     add_storage_option(options)
+    add_picture_options(options)
     return options
 
 
@@ -42,7 +49,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parse_options(args.storage_option)
     _check(args)
     columns = parse_columns(args.column)
-    reader = ProductReader(Storage.of(args.products, options), columns) if args.products else None
+    reader = (
+        ProductReader(Storage.of(args.products, options), columns, picture_rules(args))
+        if args.products
+        else None
+    )
     request = ReportRequest(
         table=table(args.table, at=args.at, options=options),
         products=reader,

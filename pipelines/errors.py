@@ -1,4 +1,7 @@
-"""Failures of a run that its user is told in one line."""
+"""A run that failed for a reason its user is told in one line, and the summary it leaves.
+
+It stands below everything, so that no room needs the command line to fail.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class CalibrationMetric:
             self.confidence_units[place] += other.confidence_units[place]
 
     def to_dict(self) -> dict[str, list[int]]:
-        """The counts, for JSON."""
+        """Return the counts, for JSON."""
         return {
             "count": list(self.count),
             "correct": list(self.correct),
@@ -49,14 +49,14 @@ class CalibrationMetric:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence[int]]) -> Self:
-        """The inverse of `to_dict`."""
+        """Return the inverse of `to_dict`."""
         lengths = {name: len(values) for name, values in data.items()}
         if set(lengths.values()) != {NUM_BINS}:
             raise ValueError(f"found bins {lengths}, expected {NUM_BINS} each; evaluate again")
         return cls(**{name: list(values) for name, values in data.items()})
 
     def compute(self) -> dict[str, Any]:
-        """`ece`, and the reliability table: one row per bin that holds values."""
+        """Return `ece`, and the reliability table: one row per bin that holds values."""
         total = sum(self.count)
         rows = [self._row(place) for place in range(NUM_BINS) if self.count[place]]
         gaps = sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in rows)
@@ -90,7 +90,7 @@ def choose_threshold(
     *,
     certainty: float | None = None,
 ) -> ThresholdChoice | None:
-    """The lowest threshold whose precision reaches the target; None if none does.
+    """Return the lowest threshold whose precision reaches the target; None if none does.
 
     With `certainty`, say .95, it is the one-sided lower confidence bound (Wilson) of the precision
     that must reach the target, so that few lucky values do not set the threshold.
@@ -127,7 +127,7 @@ def choose_thresholds(
     *,
     certainty: float | None = None,
 ) -> dict[str, ThresholdChoice | None]:
-    """`choose_threshold` for each attribute of (attribute, confidence, correct) or of num_gold."""
+    """Return the threshold of each attribute of (attribute, confidence, correct) or of num_gold."""
     by_attribute: dict[str, tuple[list[float], list[bool]]] = {name: ([], []) for name in num_gold}
     for attribute, confidence, is_correct in judged:
         confidences, corrects = by_attribute.setdefault(attribute, ([], []))
@@ -144,7 +144,7 @@ def choose_thresholds(
 def confidence_sweep(
     confidence: Sequence[float], correct: Sequence[bool], num_gold: int, limits: Sequence[float]
 ) -> list[dict[str, float]]:
-    """Precision, recall and F1 of the values whose confidence is at least each of `limits`."""
+    """Return precision, recall and F1 of the values at least as sure as each of `limits`."""
     scores = np.asarray(confidence, dtype=np.float64)
     is_correct = np.asarray(correct, dtype=bool)
     rows = []

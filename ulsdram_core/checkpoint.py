@@ -169,12 +169,12 @@ def fitting_parts(folder: Path) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """A text file; an absent one is empty."""
+    """Return a text file; an absent one is empty."""
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def read_metrics(path: Path) -> dict[str, object]:
-    """What is noted about a model; {} where nothing is."""
+    """Return what is noted about a model; {} where nothing is."""
     try:
         return dict(json.loads(read_text(path) or "{}"))
     except (ValueError, TypeError) as error:
@@ -182,7 +182,7 @@ def read_metrics(path: Path) -> dict[str, object]:
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a model directory."""
+    """Return the tokenizer of a model directory."""
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder} holds no tokenizer.json, expected a model directory")
     try:
@@ -219,7 +219,7 @@ def read_config(folder: Path) -> ExtractorConfig:
 
 
 def read_field(path: Path, name: str) -> object:
-    """One field of a JSON object, read before the rest is checked; None where it is absent."""
+    """Return one field of a JSON object, read before the rest is checked; None if it is absent."""
     if not path.is_file():
         raise CheckpointError(
             f"{path.parent} holds no {path.name}, expected a whole model directory; "
@@ -232,7 +232,7 @@ def read_field(path: Path, name: str) -> object:
 
 
 def read_document(kind: type[Document], path: Path) -> Document:
-    """A JSON file as the config class `kind`."""
+    """Return a JSON file as the config class `kind`."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:

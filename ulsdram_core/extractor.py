@@ -3,7 +3,7 @@
 Axes: B windows, C attributes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,21 +27,8 @@ from ulsdram_core.pairs import Pairs, above, predicted_pairs
 from ulsdram_core.parts import ExtractorConfig, ModelParts
 from ulsdram_core.precision import PrecisionChoice, autocast, choose_device, choose_precision
 from ulsdram_core.reasons import Reason
-from ulsdram_core.schema import AttributeScore, Extraction, Product, Status, Value
+from ulsdram_core.schema import AttributeScore, DecodedProduct, Extraction, Product, Status, Value
 from ulsdram_core.text import TextError, TextProcessor, Window
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedProduct:
-    """A product whose pictures are pixels; what the decode stage hands to the model stage."""
-
-    product_id: str
-    texts: Mapping[str, str]
-    pictures: tuple[np.ndarray, ...] = ()
-    """uint8 [S, S, 3] each."""
-    category: str | None = None
-    reason: Reason | None = None
-    """Why no picture is usable, if none is."""
 
 
 @dataclass
@@ -231,7 +218,7 @@ class Extractor:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a table can store the text: halves of surrogate pairs come in through JSON."""
+    """Return whether a table can store the text: halves of surrogate pairs come in through JSON."""
     try:
         text.encode()
     except UnicodeEncodeError:

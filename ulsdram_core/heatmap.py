@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ulsdram_core.batch import Batch, Example, collate
 from ulsdram_core.encoders.text_encoder import TextEncoder
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.method.fusion import ConcatFusion, GatedFusion
 from ulsdram_core.method.jave import JaveReader
 from ulsdram_core.method.model import UlsDram
 from ulsdram_core.method.tir import TirFusion
+from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.text import Window, owned_slice, product_units
 
 

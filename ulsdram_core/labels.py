@@ -65,7 +65,7 @@ class LabelSet(BaseModel):
         return attribute in self._numbers
 
     def index(self, attribute: str) -> int:
-        """The attribute's number; LabelError for one that the set does not hold."""
+        """Return the attribute's number; LabelError for one that the set does not hold."""
         number = self._numbers.get(attribute)
         if number is None:
             raise LabelError(
@@ -75,7 +75,7 @@ class LabelSet(BaseModel):
         return number
 
     def allowed(self, category: str | None) -> np.ndarray:
-        """bool[A]: attributes seen with the category; all of them for a category never seen."""
+        """Return bool[A]: attributes seen with the category; all for a category never seen."""
         names = (self.category_attributes or {}).get(category or "")
         if names is None:
             return np.ones(len(self), dtype=bool)
@@ -92,7 +92,7 @@ class LabelSet(BaseModel):
         with_categories: bool = False,
         with_single: bool = False,
     ) -> "LabelSet":
-        """Attributes annotated in at least `min_count` products, most frequent first, then by name.
+        """Learn the attributes of at least `min_count` products, most frequent first, then by name.
 
         `with_categories` also learns which attributes occur with which category, `with_single`
         which ones have one value only.
@@ -157,22 +157,17 @@ class Alignment:
     num_overlapping: int = 0
 
     def of_attribute(self, attribute: int) -> tuple[AlignedSpan, ...]:
-        """The spans of one attribute."""
+        """Return the spans of one attribute."""
         return tuple(span for span in self.spans if span.attribute == attribute)
 
     def seen_by(self, window: Window) -> tuple[AlignedSpan, ...]:
-        """Spans with at least one unit in the window."""
+        """Return spans with at least one unit in the window."""
         last = window.first_unit + window.num_units
         return tuple(
             span
             for span in self.spans
             if span.start_unit < last and span.end_unit > window.first_unit
         )
-
-    def owned_by(self, window: Window) -> tuple[AlignedSpan, ...]:
-        """Spans whose first unit the window owns; over all windows each span occurs once."""
-        first, last = window.owned
-        return tuple(span for span in self.spans if first <= span.start_unit < last)
 
 
 def align_gold(
@@ -181,7 +176,7 @@ def align_gold(
     labels: LabelSet,
     sources: Sequence[str] = ("title",),
 ) -> Alignment:
-    """Gold spans in the product's units; `sources` are the TextConfig's.
+    """Return gold spans in the product's units; `sources` are the TextConfig's.
 
     A span that cuts through a unit grows to take all of it. Of overlapping spans of one
     attribute the one that starts first stays, of those the longest.
@@ -217,7 +212,7 @@ def align_gold(
 
 
 def _without_overlaps(spans: list[AlignedSpan]) -> tuple[AlignedSpan, ...]:
-    """The given order, less spans over an earlier or longer one of the same attribute."""
+    """Return the given order, less spans over an earlier or longer one of the same attribute."""
     reached: dict[int, int] = {}
     kept = set()
     for span in sorted(spans, key=lambda span: (span.start_unit, -span.end_unit)):
@@ -228,7 +223,7 @@ def _without_overlaps(spans: list[AlignedSpan]) -> tuple[AlignedSpan, ...]:
 
 
 def pair_tags(spans: Iterable[AlignedSpan], window: Window) -> np.ndarray:
-    """O, B, I of the given spans (all of one attribute): int64[U].
+    """Return O, B, I of the given spans (all of one attribute): int64[U].
 
     It is the window's slice of the product's own tags: a span that began before the window
     goes on as I. Such units lie left of what the window owns, unless the span is longer than
@@ -238,7 +233,7 @@ def pair_tags(spans: Iterable[AlignedSpan], window: Window) -> np.ndarray:
 
 
 def class_tags(spans: Iterable[AlignedSpan], window: Window) -> np.ndarray:
-    """Multi-class tags of all spans: int64[U]; a later span overwrites an earlier one."""
+    """Return multi-class tags of all spans: int64[U]; a later span overwrites an earlier one."""
     return _paint(
         [(span, B + 2 * span.attribute, I + 2 * span.attribute) for span in spans], window
     )
@@ -254,35 +249,16 @@ def _paint(spans: list[tuple[AlignedSpan, int, int]], window: Window) -> np.ndar
     return tags_U
 
 
-def spans_from_tags(
-    tags_U: np.ndarray, sources_U: np.ndarray | None = None
-) -> list[tuple[int, int]]:
-    """Half-open unit spans of one row of O, B, I."""
-    sources_1U = None if sources_U is None else np.asarray(sources_U)[None]
-    _, starts, ends = batch_spans_from_tags(np.asarray(tags_U)[None], sources_NU=sources_1U)
-    return list(zip(starts.tolist(), ends.tolist(), strict=True))
-
-
-def batch_spans_from_tags(
-    tags_NU: np.ndarray,
-    lengths_N: np.ndarray | None = None,
-    sources_NU: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(row, start, end) of the spans of padded rows, by row and start, without a loop over rows.
-
-    `lengths_N` counts each row's units (default: all U), what lies beyond is padding;
-    `sources_NU` is each unit's source (default: one source).
-    """
-    rows, _, starts, ends = batch_class_spans_from_tags(tags_NU, lengths_N, sources_NU)
-    return rows, starts, ends
-
-
 def batch_class_spans_from_tags(
     tags_NU: np.ndarray,
     lengths_N: np.ndarray | None = None,
     sources_NU: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(row, attribute, start, end) of multi-class rows; otherwise as batch_spans_from_tags."""
+    """Return (row, attribute, start, end) of padded rows of multi-class tags, by row and start.
+
+    There is no loop over rows. `lengths_N` counts each row's units (default: all U), what lies
+    beyond is padding; `sources_NU` is each unit's source (default: one source).
+    """
     tags_NU = np.asarray(tags_NU)
     num_rows, num_units = tags_NU.shape
     inside_NU = tags_NU > O
@@ -316,7 +292,12 @@ def match_texts(
     overwrite: bool = False,
     unit: UnitKind = "word",
 ) -> Matches:
-    """match_values in each of the texts (source -> text), and the values found nowhere."""
+    """Find every occurrence of each value's units in each text, in any case: MAE's rule.
+
+    `texts` maps source to text. Spans of different attributes may overlap. With `overwrite`, as in
+    the released code, later specs overwrite earlier ones unit by unit; what is left of an
+    overwritten span is a span.
+    """
     specs = list(dict.fromkeys(specs))
     spans: list[GoldSpan] = []
     found: set[int] = set()
@@ -333,26 +314,10 @@ def match_texts(
     return Matches(tuple(dict.fromkeys(spans)), missing)
 
 
-def match_values(
-    text: str,
-    specs: Iterable[tuple[str, str]],
-    *,
-    source: str = "title",
-    overwrite: bool = False,
-    unit: UnitKind = "word",
-) -> list[GoldSpan]:
-    """MAE's rule: every occurrence of each value's units in the text, in any case.
-
-    Spans of different attributes may overlap. With `overwrite`, as in the released code, later
-    specs overwrite earlier ones unit by unit; what is left of an overwritten span is a span.
-    """
-    return list(match_texts({source: text}, specs, overwrite=overwrite, unit=unit).spans)
-
-
 def _occurrences(
     text: str, units: list[tuple[int, int]], specs: list[tuple[str, str]], unit: UnitKind
 ) -> list[tuple[int, int, int]]:
-    """(spec number, first unit, end unit) of every match, by spec; one value's do not overlap."""
+    """Return (spec number, first unit, end unit) of each match; one value's do not overlap."""
     words = [text[start:end].lower() for start, end in units]
     places: dict[str, list[int]] = {}
     for place, word in enumerate(words):
@@ -372,7 +337,7 @@ def _occurrences(
 def _overwritten(
     found: list[tuple[int, int, int]], specs: list[tuple[str, str]], num_units: int
 ) -> list[tuple[int, int, int]]:
-    """The matches left after each is painted over the earlier ones, in order of place."""
+    """Return the matches left after each is painted over the earlier ones, in order of place."""
     owner: list[int | None] = [None] * num_units
     begins = [False] * num_units
     for number, first, last in found:

@@ -53,16 +53,16 @@ class Counts:
         self.gold += other.gold
 
     def to_dict(self) -> dict[str, int]:
-        """The counts, for JSON."""
+        """Return the counts, for JSON."""
         return {"correct": self.correct, "predicted": self.predicted, "gold": self.gold}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, int]) -> Self:
-        """The inverse of `to_dict`."""
+        """Return the inverse of `to_dict`."""
         return cls(**data)
 
     def compute(self) -> dict[str, float]:
-        """Precision, recall, f1 and the counts."""
+        """Return precision, recall, f1 and the counts."""
         precision, recall = _ratio(self.correct, self.predicted), _ratio(self.correct, self.gold)
         f1 = _ratio(2 * self.correct, self.predicted + self.gold)
         return {"precision": precision, "recall": recall, "f1": f1, **self.to_dict()}
@@ -87,16 +87,16 @@ class TagMetric:
         _merge_counts(self.per_attribute, other.per_attribute)
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts, for JSON."""
+        """Return the counts, for JSON."""
         return {"per_attribute": _dump_counts(self.per_attribute)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """Return the inverse of `to_dict`."""
         return cls(_load_counts(data["per_attribute"]))
 
     def compute(self) -> dict[str, Any]:
-        """Micro and macro figures, and each attribute's.
+        """Return micro and macro figures, and each attribute's.
 
         Macro is the mean over the attributes that occur, in gold or in a prediction.
         """
@@ -135,7 +135,7 @@ class ClsMetric:
         self.no_attribute.merge(other.no_attribute)
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts, for JSON."""
+        """Return the counts, for JSON."""
         return {
             "per_attribute": _dump_counts(self.per_attribute),
             "no_attribute": self.no_attribute.to_dict(),
@@ -143,11 +143,11 @@ class ClsMetric:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """Return the inverse of `to_dict`."""
         return cls(_load_counts(data["per_attribute"]), Counts.from_dict(data["no_attribute"]))
 
     def compute(self) -> dict[str, Any]:
-        """Both conventions, and each attribute's figures."""
+        """Return both conventions, and each attribute's figures."""
         jave, released = _total(self.per_attribute), _total(self.per_attribute)
         released.merge(self.no_attribute)
         return {
@@ -183,16 +183,16 @@ class AccuracyMetric:
         self.total += other.total
 
     def to_dict(self) -> dict[str, int]:
-        """The counts, for JSON."""
+        """Return the counts, for JSON."""
         return {"correct": self.correct, "total": self.total}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, int]) -> Self:
-        """The inverse of `to_dict`."""
+        """Return the inverse of `to_dict`."""
         return cls(**data)
 
     def compute(self) -> dict[str, float]:
-        """The accuracy and its counts."""
+        """Return the accuracy and its counts."""
         return {"accuracy": _ratio(self.correct, self.total), **self.to_dict()}
 
 
@@ -229,7 +229,7 @@ class ExtractionMetrics:
         self.calibration.merge(other.calibration)
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts, for JSON."""
+        """Return the counts, for JSON."""
         return {
             "num_products": self.num_products,
             "tag": self.tag.to_dict(),
@@ -240,7 +240,7 @@ class ExtractionMetrics:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """Return the inverse of `to_dict`."""
         return cls(
             num_products=data["num_products"],
             tag=TagMetric.from_dict(data["tag"]),
@@ -250,7 +250,7 @@ class ExtractionMetrics:
         )
 
     def compute(self) -> dict[str, Any]:
-        """All figures, nested and plain, for JSON."""
+        """Return all figures, nested and plain, for JSON."""
         return {
             "num_products": self.num_products,
             "tag": self.tag.compute(),
@@ -261,17 +261,17 @@ class ExtractionMetrics:
 
 
 def gold_spans(gold: Sequence[GoldSpan]) -> set[SpanKey]:
-    """The spans of a product's annotation."""
+    """Return the spans of a product's annotation."""
     return {SpanKey(span.attribute, span.source, span.start, span.end) for span in gold}
 
 
 def predicted_spans(extraction: Extraction) -> set[SpanKey]:
-    """The spans of a product's values."""
+    """Return the spans of a product's values."""
     return {SpanKey(v.attribute, v.source, v.start, v.end) for v in extraction.values}
 
 
 def predicted_attributes(extraction: Extraction) -> set[str]:
-    """Attributes scored above .5; without a range, those that have a value.
+    """Return attributes scored above .5; without a range, those that have a value.
 
     A range cut above .5 hides attributes from this: evaluate with a lower range threshold.
     """
@@ -281,7 +281,7 @@ def predicted_attributes(extraction: Extraction) -> set[str]:
 
 
 def judge_values(gold: Sequence[GoldSpan], extraction: Extraction) -> list[JudgedValue]:
-    """Each predicted value with its confidence and whether its exact span is gold."""
+    """Return each predicted value with its confidence and whether its exact span is gold."""
     wanted = gold_spans(gold)
     return [
         JudgedValue(

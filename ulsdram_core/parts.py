@@ -38,7 +38,7 @@ class Thresholds(BaseModel):
     )
 
     def keeps(self, attribute: str, confidence: float) -> bool:
-        """Whether a value found with this confidence is extracted."""
+        """Return whether a value found with this confidence is extracted."""
         lowest = self.value.get(attribute, 0.0)
         return lowest < OFF and confidence >= lowest
 

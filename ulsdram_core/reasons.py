@@ -10,6 +10,7 @@ class Reason(StrEnum):
     UNDECODABLE_PICTURE = "undecodable_picture"
     PICTURE_TOO_LARGE = "picture_too_large"
     UNREACHABLE_PICTURE = "unreachable_picture"
+    REFUSED_ADDRESS = "refused_address"
     EMPTY_TEXT = "empty_text"
     TEXT_TOO_LONG = "text_too_long"
     INVALID_TEXT = "invalid_text"
@@ -27,6 +28,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.UNDECODABLE_PICTURE: "The picture's bytes are not an image that can be decoded.",
     Reason.PICTURE_TOO_LARGE: "The picture has more bytes or pixels than the limit.",
     Reason.UNREACHABLE_PICTURE: "The picture's address could not be read.",
+    Reason.REFUSED_ADDRESS: "The picture's address leads to where no picture may be read from.",
     Reason.EMPTY_TEXT: "No text column holds a character to read.",
     Reason.TEXT_TOO_LONG: "A text column has more characters than the limit.",
     Reason.INVALID_TEXT: "A text column is not valid Unicode text.",

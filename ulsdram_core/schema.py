@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from ulsdram_core.reasons import Reason
 
 SCHEMA_VERSION = 1
@@ -52,12 +54,24 @@ class Product:
     specs: tuple[tuple[str, str], ...] = ()
 
     def gold_for(self, source: str) -> tuple[GoldSpan, ...]:
-        """Gold spans in one text column; () also where the product is not labelled."""
+        """Return gold spans in one text column; () also where the product is not labelled."""
         return tuple(span for span in self.gold or () if span.source == source)
 
     def gold_attributes(self) -> tuple[str, ...]:
-        """Attributes with at least one gold span, each once, in order of appearance."""
+        """Return attributes with at least one gold span, each once, in order of appearance."""
         return tuple(dict.fromkeys(span.attribute for span in self.gold or ()))
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedProduct:
+    """A product ready for a model; pictures are uint8 [S, S, 3], equal ones the same array."""
+
+    product_id: str
+    texts: Mapping[str, str]
+    pictures: tuple[np.ndarray, ...] = ()
+    category: str | None = None
+    reason: Reason | None = None
+    """Why no picture is usable, if none is."""
 
 
 @dataclass(frozen=True, slots=True)

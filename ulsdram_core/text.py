@@ -138,7 +138,7 @@ class TextProcessor:
         return TextProcessor, (self.tokenizer, self.config)
 
     def encode(self, texts: Mapping[str, str]) -> list[Window]:
-        """Windows over all units of the configured sources, in order; [] if there are none.
+        """Return windows over all units of the configured sources, in order; [] if there are none.
 
         Raises TextError (TEXT_TOO_LONG) when one source is longer than `max_chars`.
         """
@@ -189,7 +189,7 @@ class TextProcessor:
             spans.append(span)
 
     def _unit_ids(self, unit: str) -> list[int]:
-        """Piece ids of a unit not in the cache: at least one, at most `max_unit_pieces`."""
+        """Return piece ids of a unit not in the cache: at least one, at most `max_unit_pieces`."""
         text = _replace_surrogates(unit[:MAX_UNIT_CHARS])
         ids = self._backend.encode(text, add_special_tokens=False).ids
         ids = ids[: self.config.max_unit_pieces] or [self._unk]
@@ -207,7 +207,7 @@ class TextProcessor:
         counts: list[int],
         separators: list[int],
     ) -> Window:
-        """The one window that sees all units, however long it gets."""
+        """Return the one window that sees all units, however long it gets."""
         offsets = np.array(spans, dtype=np.int32)
         piece_types = np.zeros(len(flat) + 1, dtype=np.int64)
         unit_source = np.zeros(len(spans), dtype=np.int16)
@@ -262,7 +262,7 @@ class TextProcessor:
 
 
 def find_units(text: str, unit: UnitKind = "word") -> list[tuple[int, int]]:
-    """Half-open character offsets of the text's units, in order; white space is in none."""
+    """Return half-open character offsets of the text's units, in order; white space is in none."""
     return [match.span() for match in _pattern_for(text, unit).finditer(text)]
 
 
@@ -275,7 +275,7 @@ def _pattern_for(text: str, unit: UnitKind) -> re.Pattern[str]:
 
 @cache
 def _word_pattern() -> re.Pattern[str]:
-    """Words are runs of letters, digits and marks; other characters and CJK stand alone.
+    """Return the words: runs of letters, digits and marks; other characters and CJK stand alone.
 
     Format characters (soft hyphen, zero-width joiner) inside a run belong to it.
     """
@@ -286,7 +286,7 @@ def _word_pattern() -> re.Pattern[str]:
 
 @cache
 def _character_class(category: str) -> str:
-    """Regex ranges of the characters whose Unicode category starts with `category`."""
+    """Return regex ranges of the characters whose Unicode category starts with `category`."""
     # Planes 2 to 13 hold ideographs or nothing.
     planes = (range(0x20000), range(0xE0000, 0xE0200))
     codes = [
@@ -301,12 +301,12 @@ def _character_class(category: str) -> str:
 
 
 def _replace_surrogates(text: str) -> str:
-    """Lone surrogates, which no tokenizer takes, as U+FFFD."""
+    """Return lone surrogates, which no tokenizer takes, as U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _special_id(tokenizer: "PreTrainedTokenizerFast", *names: str) -> int:
-    """Id of the first special token that the tokenizer has."""
+    """Return the id of the first special token that the tokenizer has."""
     for name in names:
         found = getattr(tokenizer, f"{name}_token_id")
         if found is not None:
@@ -315,7 +315,7 @@ def _special_id(tokenizer: "PreTrainedTokenizerFast", *names: str) -> int:
 
 
 def _bare_backend(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:
-    """A copy that neither truncates, pads nor adds a space; saved tokenizers often do."""
+    """Return a copy that neither truncates, pads nor adds a space; saved tokenizers often do."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
@@ -325,18 +325,18 @@ def _bare_backend(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:
 
 
 def _is_space_sensitive(backend: Tokenizer) -> bool:
-    """Whether a word's pieces tell if a space came before it, as in byte-level BPE."""
+    """Return whether a word's pieces tell if a space came before it, as in byte-level BPE."""
     bare, spaced = (backend.encode(text, add_special_tokens=False).ids for text in ("a", " a"))
     return bool(bare != spaced)
 
 
 def owned_slice(window: Window) -> slice:
-    """The window's owned units as a slice of its own arrays."""
+    """Return the window's owned units as a slice of its own arrays."""
     return slice(window.owned[0] - window.first_unit, window.owned[1] - window.first_unit)
 
 
 def product_units(windows: Sequence[Window]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Source, start and end of each of the product's units, once: (int16[V], int32[V], ...)."""
+    """Return source, start and end of each of the product's units: (int16[V], int32[V], ...)."""
     cuts = [(window, owned_slice(window)) for window in windows]
     if not cuts:
         return np.zeros(0, np.int16), np.zeros(0, np.int32), np.zeros(0, np.int32)

@@ -42,7 +42,9 @@ class ResultTable:
         """One row per product, as in the table."""
         place = self.storage.join(EXTRACTIONS)
         frame = pl.scan_delta(
-            place.uri, version=self.commit.version, storage_options=place.polars_options or None
+            place.delta_uri,
+            version=self.commit.version,
+            storage_options=place.polars_options or None,
         )
         if self.categories:
             wanted = (
@@ -62,7 +64,7 @@ class ResultTable:
             return pl.from_arrow(pa.Table.from_pylist([], QUARANTINE_SCHEMA)).lazy()  # type: ignore[union-attr]
         place = self.storage.join(QUARANTINE)
         return pl.scan_delta(
-            place.uri, version=commit.version, storage_options=place.polars_options or None
+            place.delta_uri, version=commit.version, storage_options=place.polars_options or None
         )
 
     def runs(self) -> pl.LazyFrame:

@@ -47,6 +47,16 @@ def connect_for_workers(num_workers: int) -> None:
         )
 
 
+def real_cores() -> int:
+    """Return the real CPU cores behind the workers; at least 1."""
+    if not ray.is_initialized():
+        return os.cpu_count() or 1
+    num_cores = int(ray.cluster_resources().get("CPU", 1))
+    if len(ray.nodes()) == 1:  # a private cluster has more logical than real CPUs
+        num_cores = min(num_cores, os.cpu_count() or 1)
+    return max(1, num_cores)
+
+
 def _join(address: str) -> None:
     if address.startswith(("http://", "https://")):
         raise ValueError(

@@ -1,4 +1,7 @@
-"""The command line that all jobs share."""
+"""The command line that all jobs share: its parser, the options of several jobs, exit codes.
+
+A request that cannot be understood is an exception, which `run.py` reports like any other.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,10 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.storage import Storage
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
-
-
 EXIT_CODES = (
     f"Exit codes: {EXIT_DONE} done, {EXIT_FAILED} the run failed, "
     f"{EXIT_WRONG_REQUEST} the request was wrong, {EXIT_INTERRUPTED} interrupted."
@@ -38,7 +40,7 @@ class JobParser(argparse.ArgumentParser):
 
 
 def command_parser(description: str, *, prog: str | None = None) -> argparse.ArgumentParser:
-    """A parser that already has the options every job takes."""
+    """Return a parser that already has the options every job takes."""
     parser = JobParser(
         prog=prog,
         description=description,
@@ -60,6 +62,24 @@ def add_storage_option(parser: argparse.ArgumentParser) -> None:
         help="endpoint_url, access_key_id, ... of the storage behind the URIs; repeatable; "
         "else the usual environment variables count",
     )
+
+
+def add_picture_options(parser: argparse.ArgumentParser) -> None:
+    """Add where pictures named by address may be read from; see `picture_rules`."""
+    parser.add_argument(
+        "--picture-host", action="append", default=[], metavar="HOST",
+        help="host, host:port or network that pictures may come from although its address is "
+        "private (repeat for several)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--picture-root", action="append", default=[], metavar="URI",
+        help="folder or bucket besides the table's own that pictures may lie in (repeat)",
+    )  # fmt: skip
+
+
+def picture_rules(args: argparse.Namespace) -> PictureAddressConfig:
+    """Return what the options of `add_picture_options` say."""
+    return PictureAddressConfig(hosts=tuple(args.picture_host), roots=tuple(args.picture_root))
 
 
 def add_set_option(
@@ -88,14 +108,14 @@ def add_column_option(parser: argparse.ArgumentParser, *, roles: str) -> None:
 
 
 def num_workers(arguments: argparse.Namespace) -> int:
-    """What --workers says, checked."""
+    """Return what --workers says, checked."""
     if arguments.workers < 1:
         raise UsageError(f"--workers is {arguments.workers}, expected at least 1")
     return int(arguments.workers)
 
 
 def local_folder(text: str) -> Path:
-    """What --out says, of a job that writes to this machine only."""
+    """Return what --out says, of a job that writes to this machine only."""
     place = Storage.of(text)
     if not place.is_local:
         raise UsageError(f"--out is {text}, expected a folder on this machine; copy it afterwards")
@@ -103,7 +123,7 @@ def local_folder(text: str) -> Path:
 
 
 def add_subcommand(commands: Any, name: str, *, description: str) -> argparse.ArgumentParser:
-    """A parser below `command_parser(...).add_subparsers()`; takes the shared options too."""
+    """Return a parser below `command_parser(...).add_subparsers()`, with the shared options."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=description,

@@ -107,7 +107,7 @@ def _explain(error: Exception) -> tuple[int, dict[str, Any]]:
 
 
 def _wrong_request(error: BaseException) -> Exception | None:
-    """The user's mistake behind `error`, also when it crossed a worker's process boundary."""
+    """Return the user's mistake behind `error`, also when it came from a worker's process."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:

@@ -17,7 +17,7 @@ _OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206
 
 
 def clean(text: str) -> str:
-    """The text without what a terminal would obey: control and direction characters."""
+    """Return the text without what a terminal would obey: control and direction characters."""
     return _OBEYED.sub("?", text)
 
 
@@ -29,53 +29,53 @@ class Style:
 
     @classmethod
     def of(cls, choice: ColourChoice) -> "Style":
-        """`auto` colours when the output is a terminal."""
+        """Return the style of a choice; `auto` colours when the output is a terminal."""
         return cls(choice == "always" or (choice == "auto" and sys.stdout.isatty()))
 
     def bold(self, text: str) -> str:
-        """Text that stands out."""
+        """Return text that stands out."""
         return f"\x1b[1m{text}{_RESET}" if self.is_coloured else text
 
     def faint(self, text: str) -> str:
-        """Text that stands back."""
+        """Return text that stands back."""
         return f"\x1b[2m{text}{_RESET}" if self.is_coloured else text
 
     def marked(self, text: str, place: int) -> str:
-        """Text on a colour of its own; in brackets where there are no colours."""
+        """Return text on a colour of its own; in brackets where there are no colours."""
         if not self.is_coloured:
             return f"[{text}]"
         return f"\x1b[38;5;16;48;5;{_BACKGROUNDS[place % len(_BACKGROUNDS)]}m{text}{_RESET}"
 
     def painted(self, text: str, rgb: Sequence[int]) -> str:
-        """Text in one colour."""
+        """Return text in one colour."""
         red, green, blue = (int(channel) for channel in rgb)
         return f"\x1b[38;2;{red};{green};{blue}m{text}{_RESET}" if self.is_coloured else text
 
 
 def meter(share: float, *, width: int = 10) -> str:
-    """A share of 0 to 1 as a bar."""
+    """Return a share of 0 to 1 as a bar."""
     filled = round(width * min(max(share, 0.0), 1.0))
     return _BAR * filled + SHADES[1] * (width - filled)
 
 
 def shade(share: float) -> str:
-    """A share of 0 to 1 as a block character."""
+    """Return a share of 0 to 1 as a block character."""
     return SHADES[min(int(share * len(SHADES)), len(SHADES) - 1)]
 
 
 def width_of(text: str) -> int:
-    """Columns that the text takes: CJK characters take two, colours none."""
+    """Return columns that the text takes: CJK characters take two, colours none."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in plain)
 
 
 def padded(text: str, width: int) -> str:
-    """The text filled up to a number of columns."""
+    """Return the text filled up to a number of columns."""
     return text + " " * max(0, width - width_of(text))
 
 
 def columns(rows: Iterable[Sequence[str]], *, indent: int = 2) -> list[str]:
-    """Rows of cells as aligned lines."""
+    """Return rows of cells as aligned lines."""
     found = [list(row) for row in rows]
     if not found:
         return []

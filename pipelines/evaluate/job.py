@@ -34,7 +34,7 @@ from ulsdram_core.checkpoint import (
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import ExtractorConfig
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _check_gold(table: LabelledTable, labels: LabelSet) -> None:
             "another model"
         )
     if unknown:
-        log.warning(
+        _log.warning(
             "%s: the model does not know %d of %d attributes of the gold (%s); their values count "
             "as missed",
             table.place.uri,

@@ -54,7 +54,7 @@ def measure_quality(
 
 
 def _judged(values: pl.LazyFrame, labelled: pl.LazyFrame) -> pl.LazyFrame:
-    """One row per predicted or gold span: `predicted`, `gold` (0 or 1), `confidence`, category."""
+    """Return predicted and gold spans: `predicted`, `gold` (0 or 1), `confidence`, category."""
     span = pl.col("gold").struct
     wanted = (
         labelled.select("product_id", "gold")

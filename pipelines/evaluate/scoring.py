@@ -15,12 +15,12 @@ from pipelines.labelled.pixels import BATCH, products_with_pixels, with_pixels
 from pipelines.labelled.table import LabelledTable
 from pipelines.lake.storage import Storage
 from ulsdram_core.checkpoint import load_model
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.metrics import ExtractionMetrics, JudgedValue, gold_spans, judge_values
 from ulsdram_core.parts import ExtractorConfig, ModelParts
 from ulsdram_core.process import tune_process
-from ulsdram_core.schema import Extraction, GoldSpan
+from ulsdram_core.schema import DecodedProduct, Extraction, GoldSpan
 
 # Grid of S_thr that Fig. 8 is drawn over.
 SWEEP = tuple(round(0.05 * step, 2) for step in range(2, 20))
@@ -97,7 +97,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, text: str) -> "Evaluation":
-        """Inverse of `to_json`."""
+        """Return what `to_json` wrote."""
         document = json.loads(text)
         slices = document["slices"].items()
         return cls(
@@ -134,14 +134,14 @@ class EvaluateRows:
         self.settings = settings
         with settings.model.local_copy() as folder:
             parts = load_model(folder)
-        self.extractor = Extractor(_lowered(parts) if settings.sweep else parts)
+        self.extractor = Extractor(lowered(parts) if settings.sweep else parts)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         found = evaluate_rows(rows, self.settings.table, self.extractor, self.settings.slices)
         return pa.table({"evaluation": [found.to_json()]})
 
 
-def _lowered(parts: ModelParts) -> ModelParts:
+def lowered(parts: ModelParts) -> ModelParts:
     """Return the model with a range that reaches down to the sweep's lowest threshold."""
     lowest = parts.config.range.model_copy(update={"threshold": SWEEP[0]})
     config: ExtractorConfig = parts.config.model_copy(

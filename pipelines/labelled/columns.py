@@ -42,7 +42,7 @@ def require_gold(place: Storage, schema: pa.Schema, columns: Columns) -> None:
 
 
 def picture_columns(place: Storage, schema: pa.Schema, columns: Columns) -> list[str]:
-    """Columns of encoded pictures, in the order in which they are used.
+    """Return columns of encoded pictures, in the order in which they are used.
 
     Addresses of pictures are refused, except in a usual `image_uri` column beside pictures.
     """

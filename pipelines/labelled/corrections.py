@@ -49,7 +49,7 @@ class Corrections:
     def apply(
         self, product_id: str, texts: Mapping[str, str], gold: Iterable[GoldSpan]
     ) -> CorrectedGold:
-        """`gold` of one product with its corrections; unchanged where there are none."""
+        """Return `gold` of one product with its corrections; unchanged where there are none."""
         before = tuple(gold)
         corrections = self.by_product.get(product_id, ())
         spans, outside, num_applied = list(before), [], 0
@@ -90,7 +90,7 @@ class CorrectionTally:
         self._num_outside += len(found.outside)
 
     def compute(self) -> dict[str, Any]:
-        """Corrections given, of products that are there or not, that changed gold or could not."""
+        """Return corrections given, of products that are there or not, that changed gold or not."""
         by_product = self.corrections.by_product
         unmatched = [product_id for product_id in by_product if product_id not in self._seen]
         num_unmatched = sum(len(by_product[product_id]) for product_id in unmatched)
@@ -137,7 +137,7 @@ def corrections_from_frame(frame: pl.DataFrame, *, name: str = "corrections") ->
 
 
 def _texts(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The known columns as strings; lists and other nested values have no one spelling."""
+    """Return the known columns as strings; lists and other nested values have no one spelling."""
     frame = frame.select(COLUMNS)
     for column, kind in frame.schema.items():
         if kind.is_nested() or kind == pl.Binary:

@@ -40,7 +40,7 @@ class Decision:
 def parse_decision(
     identity: tuple[str, str, str], *, said: str, right: str, where: str
 ) -> Decision | None:
-    """The answer of one row, None if there is none yet.
+    """Return the answer of one row, None if there is none yet.
 
     A right value alone says that the given one is wrong, unless both are the same; without a
     given one, it says that the right value is missing.
@@ -65,5 +65,5 @@ def parse_decision(
 
 
 def folded(value: str) -> str:
-    """What equal values share: neither case nor white space tells them apart."""
+    """Return what equal values share: neither case nor white space tells them apart."""
     return " ".join(value.casefold().split())

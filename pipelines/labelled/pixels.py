@@ -1,4 +1,4 @@
-"""Labelled products with decoded pictures."""
+"""Labelled products with decoded pictures: the Ray Data stage, and what reads its rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,14 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from pipelines.labelled.columns import (
-    encoded_pictures,
-)
+from pipelines.labelled.columns import encoded_pictures
 from pipelines.labelled.table import LabelledTable, labelled_rows
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import ImageConfig, decode_picture
 from ulsdram_core.schema import Product
 
 PIXELS = "pixels"
+BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,6 @@ def products_with_pixels(
         (product, pixel_arrays(row.get(PIXELS), size))
         for product, row in labelled_rows(rows, table.columns, table.sources, table.corrections)
     ]
-
-
-BATCH = 256
 
 
 def decoded_dataset(table: LabelledTable, image: ImageConfig | None) -> ray.data.Dataset:

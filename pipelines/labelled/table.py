@@ -55,13 +55,21 @@ class LabelledTable:
             storage_options=self.place.polars_options,
         )
 
+    def batches(self, rows: int) -> Iterator[pa.Table]:
+        """Yield the rows in order, at most `rows` at a time."""
+        for name in self.files:
+            path = self.place.sibling(name).path
+            with pq.ParquetFile(path, filesystem=self.place.arrow) as file:
+                for batch in file.iter_batches(rows, columns=list(self.names)):
+                    yield pa.Table.from_batches([batch])
+
     @property
     def text_columns(self) -> list[str]:
         """Columns of the texts that the model reads, in encoding order."""
         return [self.columns.sources.get(source, source) for source in self.sources]
 
     def first_texts(self, num_rows: int = 200_000) -> list[str]:
-        """The texts of the first rows, for a tokenizer to learn its pieces from."""
+        """Return the texts of the first rows, for a tokenizer to learn its pieces from."""
         texts = self.scan().select(self.text_columns).head(num_rows).collect(engine="streaming")
         return [text for column in texts.get_columns() for text in column.drop_nulls()]
 
@@ -126,12 +134,12 @@ def open_labelled(
 
 
 def parquet_files(place: Storage) -> list[str]:
-    """Paths of all Parquet files below a folder, sorted."""
+    """Return paths of all Parquet files below a folder, sorted."""
     return [name for name in place.files() if name.endswith(".parquet")]
 
 
 def footers(place: Storage, files: Sequence[str]) -> tuple[pa.Schema, int]:
-    """Schema and rows of all files.
+    """Return schema and rows of all files.
 
     Every footer is read: a later file with other columns must not lose them silently.
     """
@@ -157,7 +165,7 @@ def footers(place: Storage, files: Sequence[str]) -> tuple[pa.Schema, int]:
 def text_columns(
     place: Storage, schema: pa.Schema, columns: Columns, sources: Sequence[str]
 ) -> list[str]:
-    """Columns of the texts; TableError where one is missing or holds something else."""
+    """Return columns of the texts; TableError where one is missing or holds something else."""
     names = [columns.sources.get(source, source) for source in sources]
     wanted = [columns.product_id, *names]
     missing = [name for name in wanted if name not in schema.names]
@@ -316,6 +324,7 @@ def _gold_by_source(table: LabelledTable) -> dict[str, int]:
 def labelled_rows(
     table: pa.Table, columns: Columns, sources: Sequence[str], corrections: Corrections
 ) -> Iterator[tuple[Product, Mapping[str, Any]]]:
+    """Yield the product of every row, its gold as corrected, and the row."""
     for row in table.to_pylist():
         texts = {
             source: text

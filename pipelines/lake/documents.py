@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.lake.storage import Storage, StorageError
+from pipelines.lake.errors import StorageError
+from pipelines.lake.storage import Storage
 
 
 def read_json(place: Storage) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from deltalake import DeltaTable
 
-from pipelines.lake.storage import Storage
+from pipelines.lake.storage import Storage, file_version
 from pipelines.lake.uris import without_secrets
 
 PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
@@ -96,7 +96,7 @@ def _list_folder(place: Storage) -> list[InputFile]:
 
 
 def _list_delta(place: Storage) -> list[InputFile]:
-    delta = DeltaTable(place.uri, storage_options=place.delta_options or None)
+    delta = DeltaTable(place.delta_uri, storage_options=place.delta_options or None)
     if len(delta.deletion_vectors().read_all() if _has_vectors(delta) else ()):
         raise ValueError(
             f"Delta table {place.uri} has deletion vectors, which hide rows of its files; "
@@ -116,15 +116,6 @@ def _list_delta(place: Storage) -> list[InputFile]:
 
 def _has_vectors(delta: DeltaTable) -> bool:
     return "deletionVectors" in (delta.protocol().reader_features or [])
-
-
-def file_version(info: Mapping[str, Any]) -> str:
-    """What changes when a file's content does, as far as its storage can say."""
-    for key in ("ETag", "etag", "md5Hash", "content_md5"):
-        if info.get(key):
-            return str(info[key]).strip('"')
-    changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified")
-    return f"{changed}/{info.get('ino', '')}"
 
 
 def _is_hidden(path: str) -> bool:

@@ -20,8 +20,10 @@ from pipelines.lake.catalog import (
 )
 from pipelines.lake.errors import QueryError
 from pipelines.lake.frames import collect
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
+from ulsdram_core.errors import PictureError
 from ulsdram_core.schema import GoldSpan, Product
 
 GOLD_FIELDS = {
@@ -33,7 +35,6 @@ GOLD_FIELDS = {
 }
 GOLD_SPANS = pl.List(pl.Struct(GOLD_FIELDS))
 Kind = pl.DataType | type[pl.DataType]
-_BYTES_LIMIT = 20_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class ProductReader:
 
     storage: Storage
     columns: Columns = field(default_factory=Columns)
+    pictures: PictureAddressConfig = field(default_factory=PictureAddressConfig)
 
     def find(self, product_ids: Sequence[str]) -> dict[str, Product]:
         """Return the products with these ids; those that the table lacks are left out."""
@@ -161,15 +163,12 @@ class ProductReader:
         return tuple(found)
 
     def _fetch(self, uri: str, folder: str) -> list[bytes]:
-        """Read a picture kept as a file; without a scheme it is relative to `folder`."""
-        if "://" not in uri and not uri.startswith("/"):
-            uri = f"{folder}/{uri}"
+        options = self.storage.options
+        reader = self.pictures.build([self.storage.uri], options)
         try:
-            place = Storage.of(uri, self.storage.options)
-            with place.fs.open(place.path) as stream:
-                return [bytes(stream.read(_BYTES_LIMIT))]
-        except (OSError, ValueError) as error:
-            _log.warning("a picture could not be read: %s", error)
+            return [reader.read(uri, Storage.of(folder, options))]
+        except PictureError as error:
+            _log.warning("a picture is left out: %s", error)
             return []
 
 

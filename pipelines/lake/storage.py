@@ -1,7 +1,7 @@
 """One resolver from a URI and options to fsspec, pyarrow, Delta Lake and polars.
 
 Every URI the system touches passes through `Storage.of`. Options use one set of names per cloud
-(`endpoint_url`, `access_key_id`, ... see `OPTION_NAMES`); what is not given comes from the usual
+(`endpoint_url`, `access_key_id`, ... see `options.py`); what is not given comes from the usual
 environment variables of that cloud. Options never appear in messages or in `repr`.
 """
 
@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -20,41 +21,20 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 import pyarrow.fs as pafs
 
+from pipelines.lake.errors import StorageError, UnreachableError
+from pipelines.lake.options import (
+    LOCAL_SCHEMES,
+    OPTION_NAMES,
+    canonical_scheme,
+    fsspec_options,
+    own_options,
+)
 from ulsdram_core.errors import UlsdramError
 
-S3_SCHEMES = frozenset({"s3", "s3a", "s3n"})
-LOCAL_SCHEMES = frozenset({"", "file", "local"})
-
-# scheme -> option -> (fsspec keyword, object_store key); both libraries name things differently
-OPTION_NAMES: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "s3": {
-        "endpoint_url": ("endpoint_url", "aws_endpoint_url"),
-        "access_key_id": ("key", "aws_access_key_id"),
-        "secret_access_key": ("secret", "aws_secret_access_key"),
-        "session_token": ("token", "aws_session_token"),
-        "region": ("region", "aws_region"),
-        "anonymous": ("anon", "aws_skip_signature"),
-    },
-    "gs": {"service_account": ("token", "google_service_account")},
-    "abfss": {
-        "account_name": ("account_name", "azure_storage_account_name"),
-        "account_key": ("account_key", "azure_storage_account_key"),
-    },
-}
-_ALIASES = {"gcs": "gs", "az": "abfss", "abfs": "abfss", "adl": "abfss"}
 # request errors of the cloud clients that fsspec passes on as they are
 _CLIENT_MODULES = frozenset({"aiohttp", "azure", "botocore", "gcsfs", "google", "requests"})
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "abfss": "adlfs"}
 _T = TypeVar("_T")
-_PREFIXES = ("aws_", "google_", "azure_storage_")
-
-
-class StorageError(ValueError):
-    """A URI or a storage option that cannot be used."""
-
-
-class UnreachableError(StorageError):
-    """A storage that gave no answer; unlike for other errors of a URI, trying again may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +55,12 @@ class Storage:
         scheme = _scheme(text)
         if scheme in LOCAL_SCHEMES:
             return Storage(str(Path(_local_path(text)).expanduser().absolute()))
-        return Storage(text.rstrip("/"), _own_options(scheme, options or {}))
+        return Storage(text.rstrip("/"), own_options(scheme, options or {}))
 
     @property
     def scheme(self) -> str:
         """Canonical scheme: "file", "s3", "gs", "abfss", ..."""
-        scheme = _scheme(self.uri)
-        if scheme in LOCAL_SCHEMES:
-            return "file"
-        return "s3" if scheme in S3_SCHEMES else _ALIASES.get(scheme, scheme)
+        return canonical_scheme(_scheme(self.uri))
 
     @property
     def is_local(self) -> bool:
@@ -101,7 +78,7 @@ class Storage:
         if self.is_local:
             return fsspec.filesystem("file")
         with _explained(self):
-            options = _fsspec_options(self.scheme, self.options)
+            options = fsspec_options(self.scheme, self.options)
             return fsspec.filesystem(_scheme(self.uri), **options)
 
     @property
@@ -115,6 +92,16 @@ class Storage:
         if self.is_local:
             return pafs.LocalFileSystem()
         return pafs.PyFileSystem(pafs.FSSpecHandler(self.fs))
+
+    @property
+    def delta_uri(self) -> str:
+        """The address for deltalake; its library decodes percent signs in half of its calls."""
+        if "%" in self.uri:
+            raise StorageError(
+                f"found a percent sign in {self.uri}, which Delta Lake tables cannot lie below; "
+                "rename the folder"
+            )
+        return self.uri
 
     @property
     def delta_options(self) -> dict[str, str]:
@@ -230,8 +217,20 @@ class Storage:
             else:
                 path.unlink(missing_ok=True)
             return
-        if self.fs.exists(self.path):
-            self.fs.rm(self.path, recursive=True)
+        found = list(self.files())
+        # `rm` takes a name for a pattern: t[12] would delete t1.
+        odd = [name for name in found if has_magic(name)]
+        for name in odd:
+            self.fs.rm_file(name)
+        if plain := [name for name in found if not has_magic(name)]:
+            self.fs.rm(plain)
+
+    def copy_to(self, target: "Storage") -> None:
+        """Copy the file, or all files below this folder, to another place in the same storage."""
+        root = self.path.rstrip("/")
+        copies = {path: target.path + path.removeprefix(root) for path in self.files()}
+        # Of two lists no name is taken for a pattern.
+        self.fs.copy(list(copies), list(copies.values()))
 
     @contextmanager
     def local_copy(self) -> Iterator[Path]:
@@ -254,7 +253,11 @@ class Storage:
         target = folder / self.name
         if self.is_folder():
             target.mkdir(parents=True, exist_ok=True)
-            self.fs.get(self.path.rstrip("/") + "/", str(target) + "/", recursive=True)
+            root = self.path.rstrip("/")
+            copies = {path: target / path.removeprefix(f"{root}/") for path in self.files()}
+            for copy in copies.values():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+            self.fs.get(list(copies), [str(copy) for copy in copies.values()])
         elif self.exists():
             self.fs.get_file(self.path, str(target))
         else:
@@ -273,10 +276,13 @@ def parse_options(pairs: list[str]) -> dict[str, str]:
     return options
 
 
-def content_version(info: Mapping[str, Any]) -> str:
-    """What changes when a file's content does, as far as what its storage says of it can tell."""
-    names = ("ETag", "md5Hash", "etag", "mtime", "LastModified", "last_modified", "created")
-    return str(next((info[name] for name in names if info.get(name)), None))
+def file_version(info: Mapping[str, Any]) -> str:
+    """Return what changes when a file's content does, as far as its storage can say."""
+    for key in ("ETag", "etag", "md5Hash", "content_md5"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified")
+    return f"{changed}/{info.get('ino', '')}"
 
 
 def is_transient(error: BaseException) -> bool:
@@ -346,43 +352,6 @@ def _local_path(text: str) -> str:
         return text
     parts = urlsplit(text)
     return unquote(parts.netloc + parts.path)
-
-
-def _own_options(scheme: str, options: Mapping[str, str]) -> dict[str, str]:
-    """The given options in canonical names; unknown ones are a user error on known clouds."""
-    scheme = "s3" if scheme in S3_SCHEMES else _ALIASES.get(scheme, scheme)
-    known = OPTION_NAMES.get(scheme)
-    if known is None:
-        return dict(options)
-    others = {name for key, names in OPTION_NAMES.items() if key != scheme for name in names}
-    own = {}
-    for key, value in options.items():
-        name = key.lower()
-        for prefix in _PREFIXES:
-            name = name.removeprefix(prefix)
-        if name in known:
-            own[name] = value
-        elif name not in others:
-            raise StorageError(
-                f"found storage option {key!r} for {scheme}://, expected one of {sorted(known)}"
-            )
-    return own
-
-
-def _fsspec_options(scheme: str, options: Mapping[str, str]) -> dict[str, Any]:
-    names = OPTION_NAMES.get(scheme)
-    if names is None:
-        return dict(options)
-    keywords: dict[str, Any] = {names[key][0]: value for key, value in options.items()}
-    if scheme == "s3":
-        # a listing must show what other processes wrote a moment ago
-        keywords["use_listings_cache"] = False
-        region = keywords.pop("region", None)
-        if region:
-            keywords["client_kwargs"] = {"region_name": region}
-        if "anon" in keywords:
-            keywords["anon"] = keywords["anon"].lower() == "true"
-    return keywords
 
 
 def _write_temporary(path: Path, data: bytes) -> Path:

@@ -158,7 +158,7 @@ def open_table(table: Storage, name: str) -> DeltaTable | None:
     """The Delta table `name` below folder T at its newest version; None when there is none."""
     place = table.join(name)
     try:
-        delta = DeltaTable(place.uri, storage_options=place.delta_options or None)
+        delta = DeltaTable(place.delta_uri, storage_options=place.delta_options or None)
     except TableNotFoundError:
         return None
     check_schema_version(delta.metadata().configuration, place.uri)
@@ -190,10 +190,11 @@ def create_table(
 ) -> DeltaTable:
     """Create the empty Delta table `name`, or open it if somebody was faster."""
     place = table.join(name)
+    uri = place.delta_uri
     place.make_folder()
     is_extractions = name == EXTRACTIONS
     DeltaTable.create(
-        place.uri,
+        uri,
         extractions_schema(vectors) if is_extractions else QUARANTINE_SCHEMA,
         mode="ignore",
         partition_by=["bucket"] if is_extractions else None,

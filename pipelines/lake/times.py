@@ -1,6 +1,7 @@
-"""When a row was last updated, as one number: of rows with one id the largest is the newest.
+"""Times: when a row was last updated, as one number, and durations for people.
 
-Numbers order times with times and integers (epochs, version counters) with integers.
+Of rows with one id the largest number is the newest; numbers order times with times and integers
+(epochs, version counters) with integers.
 """
 
 import numpy as np
@@ -104,3 +105,12 @@ def _as_texts(column: pl.Series) -> pl.Series:
     except pl.exceptions.ComputeError:  # one bad cell fails the whole column
         cells = (None if cell is None else cell.decode(errors="replace") for cell in column)
         return pl.Series(cells, dtype=pl.String)
+
+
+def as_duration(seconds: float) -> str:
+    """Return seconds for people: "42 s", "12 min", "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -7,7 +7,12 @@ from typing import Any
 from pipelines.command.parser import add_set_option, add_storage_option
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.nightly.job import NightlyJob
-from pipelines.nightly.settings import NightlyConfig, NightlyRequest, load_nightly_config
+from pipelines.nightly.settings import (
+    NIGHTLY,
+    NightlyConfig,
+    NightlyRequest,
+    load_nightly_config,
+)
 from pipelines.nightly.work.model_folder import ModelFolder
 
 
@@ -36,7 +41,11 @@ def add_nightly_options(parser: argparse.ArgumentParser, *, verb: str) -> None:
         help="publish although the input has no row: every product vanishes",
     )
     add("--plan-only", action="store_true", help="only say what a run would do and cost")
-    add("--recipe", metavar="FILE", help="TOML recipe (default: recipes/nightly.toml)")
+    add(
+        "--recipe",
+        default=NIGHTLY,
+        help="a shipped recipe's name, or the path or URI of a .toml file",
+    )
     add_set_option(parser, example="gate.max_row_change=1.0")
     add_storage_option(parser)
 
@@ -44,10 +53,10 @@ def add_nightly_options(parser: argparse.ArgumentParser, *, verb: str) -> None:
 def nightly_config(arguments: argparse.Namespace, defaults: Sequence[str] = ()) -> NightlyConfig:
     """The settings that --recipe and --set ask for; `defaults` are overrides before --set's."""
     options = parse_options(arguments.storage_option)
-    recipe = Storage.of(arguments.recipe, options) if arguments.recipe else None
     names = ("allow_empty", "allow_vanished")
     allowed = [f"gate.{name}=true" for name in names if getattr(arguments, name)]
-    return load_nightly_config(recipe, [*defaults, *arguments.overrides, *allowed])
+    overrides = [*defaults, *arguments.overrides, *allowed]
+    return load_nightly_config(arguments.recipe, overrides, options=options)
 
 
 def run_nightly(

@@ -3,12 +3,37 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipelines.command.markdown import markdown_table
 from pipelines.command.secrets import masked
+from pipelines.lake.times import as_duration
 from pipelines.nightly.gate import NOT_JUDGED, PASSED
 from pipelines.nightly.monitoring import METRICS_JOB
 from pipelines.nightly.runs import RunFolder
-from pipelines.nightly.work.waves import as_duration
 from ulsdram_core.reasons import MEANINGS, Reason
+
+GAUGES = (
+    ("rows_in", "Input rows seen by the run."),
+    ("rows_extracted", "Rows decoded and modelled by the run."),
+    ("rows_unchanged", "Rows that needed no work."),
+    ("rows_vanished", "Products newly marked as vanished."),
+    ("rows_quarantine_table", "Rows that the quarantine table stands for."),
+    ("broken_pictures", "Pictures that could not be used, by rows that name them."),
+    ("poison_rows", "Rows that killed their worker every time."),
+    ("worker_failures", "Failed attempts of workers."),
+    ("seconds", "Wall time of the run."),
+    ("products_per_second", "Extracted rows per second of the run phase."),
+    ("start_seconds", "Time until the first rows of the run phase came back."),
+    ("efficiency", "Core seconds of decoding and model by those available, after the start."),
+    ("bytes_scanned", "Stored bytes read to find changes."),
+    ("bytes_read", "Stored bytes read to extract."),
+    ("bytes_written", "Bytes written to the extractions table."),
+    ("write_amplification", "Rows written by rows that changed or vanished."),
+    ("table_version", "Version of the extractions table after the run."),
+)
+_COUNTS = (
+    ("rows_by_status", "status", "Extracted rows by status."),
+    ("rows_by_reason", "reason", "Degraded and quarantined rows by reason."),
+)
 
 
 def write_reports(folder: RunFolder, summary: Mapping[str, Any], *, metrics: str) -> None:
@@ -62,41 +87,11 @@ def _checks(checks: list[Mapping[str, Any]]) -> list[str]:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    if not rows:
-        return ["none", ""]
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines] + [""]
+    return [markdown_table(header, rows) if rows else "none", ""]
 
 
 def _number(value: Any) -> str:
     return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
-
-
-GAUGES = (
-    ("rows_in", "Input rows seen by the run."),
-    ("rows_extracted", "Rows decoded and modelled by the run."),
-    ("rows_unchanged", "Rows that needed no work."),
-    ("rows_vanished", "Products newly marked as vanished."),
-    ("rows_quarantine_table", "Rows that the quarantine table stands for."),
-    ("broken_pictures", "Pictures that could not be used, by rows that name them."),
-    ("poison_rows", "Rows that killed their worker every time."),
-    ("worker_failures", "Failed attempts of workers."),
-    ("seconds", "Wall time of the run."),
-    ("products_per_second", "Extracted rows per second of the run phase."),
-    ("start_seconds", "Time until the first rows of the run phase came back."),
-    ("efficiency", "Core seconds of decoding and model by those available, after the start."),
-    ("bytes_scanned", "Stored bytes read to find changes."),
-    ("bytes_read", "Stored bytes read to extract."),
-    ("bytes_written", "Bytes written to the extractions table."),
-    ("write_amplification", "Rows written by rows that changed or vanished."),
-    ("table_version", "Version of the extractions table after the run."),
-)
-
-
-_COUNTS = (
-    ("rows_by_status", "status", "Extracted rows by status."),
-    ("rows_by_reason", "reason", "Degraded and quarantined rows by reason."),
-)
 
 
 def prometheus_text(summary: Mapping[str, Any], *, finished_at: float) -> str:

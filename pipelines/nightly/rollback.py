@@ -85,7 +85,7 @@ def _changes(output: Storage, newest: DeltaTable, target: Commit) -> list[Rewrit
     """By bucket: files to drop, files of the old version to name again."""
     place = output.join(EXTRACTIONS)
     then = DeltaTable(
-        place.uri, version=target.version, storage_options=place.delta_options or None
+        place.delta_uri, version=target.version, storage_options=place.delta_options or None
     )
     now_files, old_files = _files(newest), _files(then)
     dropped = now_files.join(old_files, on="path", how="anti")
@@ -138,7 +138,7 @@ def _old_quarantine(output: Storage, target: Commit) -> pa.Table:
         return QUARANTINE_SCHEMA.empty_table()
     place = output.join(QUARANTINE)
     rows = pl.scan_delta(
-        place.uri, version=commit.version, storage_options=place.polars_options or None
+        place.delta_uri, version=commit.version, storage_options=place.polars_options or None
     )
     return rows.collect().to_arrow().cast(QUARANTINE_SCHEMA)
 

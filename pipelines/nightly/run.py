@@ -153,8 +153,14 @@ class Run:
     def _stages(self, plan: Plan) -> Stages:
         night = self.night
         settings = night.config.row_settings(night.facts, night.request.options)
+        image = night.facts.image
+        pictures = night.config.pictures.build(
+            night.request.inputs,
+            night.request.options,
+            max_bytes=None if image is None else image.max_bytes,
+        )
         return Stages(
-            decode=DecodeSettings(settings, night.facts, night.config.chunks),
+            decode=DecodeSettings(settings, night.facts, night.config.chunks, pictures),
             model=night.model,
             stamp=RowStamp(
                 night.facts.model_id, self.folder.run_id, plan.num_buckets, night.facts.vectors

@@ -1,15 +1,13 @@
 """The nightly job's configuration and one request to it."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from pipelines.command.recipes import apply_override
-from pipelines.lake.storage import Storage
+from pipelines.command.recipes import read_recipe
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.tables import Columns
 from pipelines.lake.uris import without_secrets
 from pipelines.nightly.gate import GateConfig
@@ -26,13 +24,15 @@ from pipelines.nightly.work.waves import WaveConfig
 from pipelines.normalization.normalizer import Normalizer
 
 Address = Annotated[str, AfterValidator(check_address)]
+NIGHTLY = "nightly"
 
 
 class NightlyConfig(BaseModel):
-    """The `nightly` section of a recipe."""
+    """A nightly recipe: `kind = "nightly"`, all settings of the job."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: str = Field(NIGHTLY, pattern="^nightly$", description="what the recipe is for")
     columns: Columns = Field(default_factory=Columns, description="Names of the input's columns.")
     trusted_column: str | None = Field(
         None,
@@ -69,6 +69,7 @@ class NightlyConfig(BaseModel):
         repr=False,
         description="Address of a Prometheus push gateway that gets every run's metrics.",
     )
+    pictures: PictureAddressConfig = Field(default_factory=PictureAddressConfig)
     chunks: ChunkConfig = Field(default_factory=ChunkConfig)
     waves: WaveConfig = Field(default_factory=WaveConfig)
     workers: WorkerConfig = Field(default_factory=WorkerConfig)
@@ -135,35 +136,11 @@ class NightlyRequest:
         }
 
 
-SHIPPED = Path(__file__).resolve().parents[2] / "jobs" / "recipes" / "nightly.toml"
-
-
-_KIND = "nightly"
-
-
-def load_nightly_config(recipe: Storage | None, overrides: Sequence[str] = ()) -> NightlyConfig:
-    """Read a recipe (the shipped one if None) and apply `a.b=value` overrides."""
-    place = recipe or Storage.of(SHIPPED)
-    try:
-        document = tomllib.loads(place.read_bytes().decode())
-    except FileNotFoundError as error:
-        raise ValueError(f"found no recipe at {place.uri}; name a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"recipe {place.uri} is not TOML: {error}") from error
-    found = document.pop("kind", None)
-    if found != _KIND:
-        raise ValueError(f"recipe {place.uri} has kind {found!r}, expected {_KIND!r}")
-    for override in overrides:
-        apply_override(document, override, example="waves.rows=5000")
-    try:
-        return NightlyConfig.model_validate(document)
-    except ValidationError as error:
-        raise ValueError(f"recipe {place.uri}: {_problems(error)}") from error
-
-
-def _problems(error: ValidationError) -> str:
-    found = (
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
-        for item in error.errors(include_url=False, include_context=False)
-    )
-    return "; ".join(found)
+def load_nightly_config(
+    name: str = NIGHTLY,
+    overrides: Sequence[str] = (),
+    *,
+    options: Mapping[str, str] | None = None,
+) -> NightlyConfig:
+    """Return a recipe by the name of a shipped one, by path or URI, with `a.b=value` overrides."""
+    return read_recipe(NightlyConfig, name, overrides, example="waves.rows=5000", options=options)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.shards import InputFile, Inputs, is_csv, is_parquet
+from pipelines.prepare.shards import Inputs, RawFile, is_csv, is_parquet
 from pipelines.prepare.table_rows import first_keys
 
 _USUAL = {
@@ -162,7 +162,7 @@ def find_columns(config: PrepareConfig, inputs: Inputs) -> ResolvedColumns | Non
 
 def _keys_of_text(config: PrepareConfig, inputs: Inputs) -> dict[str, list[str]]:
     """Columns of the first rows of every file that has no schema, by file name."""
-    files: dict[str, InputFile] = {
+    files: dict[str, RawFile] = {
         shard.file.name: shard.file for shard in inputs.shards if not is_parquet(shard.file.path)
     }
     each = -(-_NUM_LINES // max(len(files), 1))

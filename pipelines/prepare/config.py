@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.storage import Storage
 
 Kind = Literal["mae", "mepave", "tagged"]
@@ -39,6 +40,9 @@ class PrepareConfig(BaseModel):
     input: str = Field(description="Folder (or file) to read.")
     output: str = Field(description="Folder to make; one that prepare made before is replaced.")
     images: str | None = Field(None, description="Folder that picture names are relative to.")
+    pictures: PictureAddressConfig = Field(
+        PictureAddressConfig(), description="Where pictures named by address may be read from."
+    )
     columns: TaggedColumns = Field(TaggedColumns(), description="Columns of a tagged input.")
     keep: tuple[str, ...] = Field((), description="Further columns to carry along, as strings.")
     use_gold: bool = Field(True, description="Keep spans that are labelled already.")

@@ -28,7 +28,7 @@ _MAX_TRIES = 100
 
 def read_mae(shard: Shard, config: PrepareConfig) -> Iterator[RawProduct | Problem | None]:
     """Products of one JSON file; a problem's line is the item's place in the list, from 1."""
-    folder = PictureFolder(config.place(config.images)) if config.images else None
+    folder = PictureFolder.of(config)
     try:
         items = _items(shard, config)
     except RowError as error:

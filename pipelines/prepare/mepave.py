@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,7 +23,7 @@ _PICTURE_ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG")
 def read_mepave(shard: Shard, config: PrepareConfig) -> Iterator[RawProduct | Problem | None]:
     """Products of the lines that begin in the shard; None for a blank line."""
     place = config.place(config.input)
-    folder = PictureFolder(config.place(config.images)) if config.images else None
+    folder = PictureFolder.of(config)
     with open_lines(place, shard.file.path) as file:
         lines = read_lines(file, start=shard.start, end=shard.end, max_bytes=config.max_line_bytes)
         for number, line in lines:
@@ -165,20 +165,6 @@ def split_tags(tagged: str) -> tuple[str, tuple[GoldSpan, ...]]:
         raise _unbalanced(tagged)
     plain = "".join([*parts, tagged[read:]])
     return plain, tuple(GoldSpan(name, plain[a:b], a, b) for _, a, b, name in sorted(bounds))
-
-
-def join_tags(sentence: str, gold: Sequence[GoldSpan]) -> str:
-    """Write spans, disjoint or nested, back as tags; the inverse of split_tags."""
-    marks: list[tuple[int, int, int, str]] = []
-    for order, span in enumerate(gold):
-        # At one place: close before opening, and of what closes the inner one first.
-        marks.append((span.start, 1, order, f"<{span.attribute}>"))
-        marks.append((span.end, 0, -order, f"</{span.attribute}>"))
-    parts, read = [], 0
-    for place, _, _, mark in sorted(marks):
-        parts += [sentence[read:place], mark]
-        read = place
-    return "".join([*parts, sentence[read:]])
 
 
 def _unbalanced(tagged: str) -> MepaveError:

@@ -77,8 +77,7 @@ class Publication:
         for split in SPLITS:
             self.target.join(split).delete()
         for name in [*SPLITS, REPORT_MARKDOWN, MARKER]:
-            fs = self.target.fs
-            fs.copy(self.draft.join(name).path, self.target.join(name).path, recursive=True)
+            self.draft.join(name).copy_to(self.target.join(name))
         self.target.join(REPORT_JSON).write_bytes(report)
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import ray
-from pydantic import BaseModel
 
 from pipelines.cluster.connect import connect_cluster
+from pipelines.cluster.tasks import Item, Result, WorkerDiedError, map_tasks
+from pipelines.errors import RunFailedError
 from pipelines.labelled.corrections import Corrections, read_corrections
 from pipelines.lake.kinds import check_apart
 from pipelines.lake.storage import Storage
@@ -27,7 +28,7 @@ from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.duplicates import find_duplicates
 from pipelines.prepare.publishing import REPORT_JSON, REPORT_MARKDOWN, Publication
 from pipelines.prepare.report import build_report, render_markdown
-from pipelines.prepare.shards import Inputs, Shard, list_inputs
+from pipelines.prepare.shards import Inputs, Shard, find_raw_files
 from pipelines.prepare.staging import (
     TITLE_GROUP,
     Piece,
@@ -41,12 +42,8 @@ from pipelines.prepare.tally import Tally
 from pipelines.prepare.title_groups import SPLITS
 
 _PICTURE_FOLDERS = {"mae": "mumie-img", "mepave": "product_images"}
-_MAX_BLOCKS = 1_000
 _SECONDS_BETWEEN_REPORTS = 5.0
 _log = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-Result = TypeVar("Result", bound=BaseModel)
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
@@ -56,7 +53,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     check_apart(config.place(config.input), target)
     config = _with_pictures(config)
     corrections = _corrections(config)
-    inputs = list_inputs(config)
+    inputs = find_raw_files(config)
     columns = find_columns(config, inputs)
     output_schema(config, columns)
     publication = Publication(target)
@@ -85,7 +82,7 @@ def _work(plan: StagingPlan, inputs: Inputs, corrections: Corrections) -> dict[s
         raise ValueError(_nothing_usable(plan.config, tally))
     duplicates = find_duplicates(pieces, plan)
     files = plan_files(pieces, file_bytes=plan.config.file_bytes)
-    written = list(_run(files, lambda file: write_file(file, plan), WrittenFile))
+    written = list(_run(lambda file: write_file(file, plan), files))
     written.sort(key=lambda file: (file.split, file.name))
     _check_written(plan, written, tally)
     plan.staging.delete()
@@ -120,28 +117,19 @@ def _stage(
         def stage(shard: Shard, shared: Any = shared) -> StagedShard:
             return stage_shard(shard, plan, ray.get(shared))
 
-        new = _merge_in_order(_run(shards, stage, StagedShard), shards, plan, tally)
+        new = _merge_in_order(_run(stage, shards), shards, plan, tally)
         pieces += new
         if split in ("test", "valid"):
             taken = np.union1d(taken, _title_groups(new, plan))
     return pieces
 
 
-def _run(
-    items: Sequence[Item], work: Callable[[Item], Result], kind: type[Result]
-) -> Iterator[Result]:
-    """Results of `work` over the items on Ray Data, as they come."""
-    shared = ray.put(list(items))
-
-    def work_on(row: dict[str, int]) -> dict[str, str]:
-        return {"result": work(ray.get(shared)[row["item"]]).model_dump_json()}
-
-    dataset = ray.data.from_items(
-        [{"item": number} for number in range(len(items))],
-        override_num_blocks=min(len(items), _MAX_BLOCKS),
-    ).map(work_on)
-    for row in dataset.iter_rows():
-        yield kind.model_validate_json(row["result"])
+def _run(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield results of `work` over the items, as they come."""
+    for item, found in map_tasks(work, items, num_cpus=1):
+        if isinstance(found, WorkerDiedError):
+            raise RunFailedError(f"{item} could not be worked on: {found}")
+        yield found
 
 
 def _merge_in_order(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.lake.inputs import list_inputs as list_tables
+from pipelines.lake.inputs import CSV_ENDINGS, PARQUET_ENDINGS, list_inputs
 from pipelines.lake.storage import Storage
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.rows import Problem
@@ -25,7 +25,7 @@ _DELTA_LOG = "/_delta_log/"
 
 
 @dataclass(frozen=True, slots=True)
-class InputFile:
+class RawFile:
     """One file of the input; `name` is its path below the input, for reports."""
 
     name: str
@@ -41,7 +41,7 @@ class Shard:
     """One piece of work: bytes [start, end) of a line file, row group `start`, or a whole file."""
 
     index: int
-    file: InputFile
+    file: RawFile
     start: int = 0
     end: int = 0
 
@@ -74,7 +74,7 @@ class Inputs:
         return {shard.file.split for shard in self.shards if shard.file.split}
 
 
-def list_inputs(config: PrepareConfig) -> Inputs:
+def find_raw_files(config: PrepareConfig) -> Inputs:
     """Find the files of this kind and cut them; ValueError where there is nothing to read."""
     place = config.place(config.input)
     if not place.exists():
@@ -101,7 +101,7 @@ class _Footer:
     error: str = ""
 
 
-def _cut(file: InputFile, footer: _Footer | None, inputs: Inputs, config: PrepareConfig) -> None:
+def _cut(file: RawFile, footer: _Footer | None, inputs: Inputs, config: PrepareConfig) -> None:
     if footer is not None and footer.error:
         problem = Problem(0, Reason.UNREADABLE_FILE, footer.error, num_rows=0)
         inputs.problems.append((file.name, problem))
@@ -112,7 +112,7 @@ def _cut(file: InputFile, footer: _Footer | None, inputs: Inputs, config: Prepar
 
 
 def _ranges(
-    file: InputFile, footer: _Footer | None, config: PrepareConfig
+    file: RawFile, footer: _Footer | None, config: PrepareConfig
 ) -> Iterator[tuple[int, int]]:
     if footer is not None:
         return ((number, number + 1) for number in range(footer.num_row_groups))
@@ -124,11 +124,11 @@ def _ranges(
     return ((start, start + step) for start in range(0, max(file.size, 1), step))
 
 
-def _footers(files: Iterable[InputFile], place: Storage) -> dict[str, _Footer]:
+def _footers(files: Iterable[RawFile], place: Storage) -> dict[str, _Footer]:
     parquet = [file for file in files if is_parquet(file.path)]
     filesystem = place.arrow
 
-    def read(file: InputFile) -> _Footer:
+    def read(file: RawFile) -> _Footer:
         try:
             metadata = pq.read_metadata(file.path, filesystem=filesystem)
             return _Footer(metadata.num_row_groups, metadata.schema.to_arrow_schema())
@@ -139,7 +139,7 @@ def _footers(files: Iterable[InputFile], place: Storage) -> dict[str, _Footer]:
         return dict(zip((file.name for file in parquet), pool.map(read, parquet), strict=True))
 
 
-def _with_splits(files: list[InputFile], config: PrepareConfig) -> Iterator[InputFile]:
+def _with_splits(files: list[RawFile], config: PrepareConfig) -> Iterator[RawFile]:
     """Keep the splits that names speak of; files outside them beside files within are a mistake."""
     if config.splits == "made":
         return (replace(file, split=None) for file in files)
@@ -152,17 +152,17 @@ def _with_splits(files: list[InputFile], config: PrepareConfig) -> Iterator[Inpu
     return iter(files)
 
 
-def _mae_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], Ignored]:
+def _mae_files(place: Storage, config: PrepareConfig) -> tuple[list[RawFile], Ignored]:
     return _files_below(place, (".json",), skip=config.images)
 
 
-def _tagged_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], Ignored]:
+def _tagged_files(place: Storage, config: PrepareConfig) -> tuple[list[RawFile], Ignored]:
     return _files_below(place, row_endings(), skip=config.images)
 
 
-def _mepave_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile], Ignored]:
+def _mepave_files(place: Storage, config: PrepareConfig) -> tuple[list[RawFile], Ignored]:
     found, ignored = _files_below(place, ("",), skip=config.images)
-    files: dict[str, InputFile] = {}
+    files: dict[str, RawFile] = {}
     for file in found:
         match = _MEPAVE_NAME.match(file.name)
         if match is None:
@@ -179,11 +179,11 @@ def _mepave_files(place: Storage, config: PrepareConfig) -> tuple[list[InputFile
 
 def _files_below(
     place: Storage, endings: tuple[str, ...], *, skip: str | None
-) -> tuple[list[InputFile], Ignored]:
+) -> tuple[list[RawFile], Ignored]:
     """Visible files with one of the endings and those of Delta tables, and all others."""
     root = place.path.rstrip("/")
     if not place.is_folder():
-        return [_input_file(place.name, root, int(place.info()["size"]))], Ignored()
+        return [_raw_file(place.name, root, int(place.info()["size"]))], Ignored()
     skipped = _strictly_below(root, skip, place)
     listing = {path: info for path, info in place.files().items() if not path.startswith(skipped)}
     tables = tuple(sorted({p.partition(_DELTA_LOG)[0] + "/" for p in listing if _DELTA_LOG in p}))
@@ -196,7 +196,7 @@ def _files_below(
         if hidden or not name.lower().endswith(endings):
             ignored.add(name)
             continue
-        files.append(_input_file(name, path, int(info["size"])))
+        files.append(_raw_file(name, path, int(info["size"])))
     for table in tables:
         files += _delta_files(place.sibling(table.rstrip("/")), root)
     return files, ignored
@@ -208,17 +208,17 @@ def _strictly_below(root: str, skip: str | None, place: Storage) -> tuple[str, .
     return (folder,) if folder.startswith(f"{root}/") and folder != f"{root}/" else ()
 
 
-def _delta_files(table: Storage, root: str) -> Iterator[InputFile]:
+def _delta_files(table: Storage, root: str) -> Iterator[RawFile]:
     """The files of the newest version: the folder also holds rows that were replaced."""
     split = split_of_name(table.path.removeprefix(root).split("/"))
-    for file in list_tables([table.uri], table.options):
+    for file in list_inputs([table.uri], table.options):
         path = Storage.of(file.uri, table.options).path
         name = path.removeprefix(root).lstrip("/")
-        yield InputFile(name, path, file.size, split, file.partitions)
+        yield RawFile(name, path, file.size, split, file.partitions)
 
 
-def _input_file(name: str, path: str, size: int) -> InputFile:
-    return InputFile(name, path, size, split_of_name(name.split("/")))
+def _raw_file(name: str, path: str, size: int) -> RawFile:
+    return RawFile(name, path, size, split_of_name(name.split("/")))
 
 
 _FINDERS = {"mae": _mae_files, "mepave": _mepave_files, "tagged": _tagged_files}
@@ -229,13 +229,7 @@ _EXPECTED = {
 }
 
 
-PARQUET = (".parquet", ".parq", ".pq")
-
-
 LINES = (".jsonl", ".ndjson")
-
-
-CSV = (".csv",)
 
 
 PACKED = ".gz"
@@ -243,17 +237,17 @@ PACKED = ".gz"
 
 def row_endings() -> tuple[str, ...]:
     """Endings of all files that rows can be read from."""
-    return (*PARQUET, *LINES, *CSV, *(ending + PACKED for ending in LINES + CSV))
+    return (*PARQUET_ENDINGS, *CSV_ENDINGS, *LINES, *(ending + PACKED for ending in LINES))
 
 
 def is_parquet(path: str) -> bool:
     """Whether the file has row groups that can be read one by one."""
-    return path.lower().endswith(PARQUET)
+    return path.lower().endswith(PARQUET_ENDINGS)
 
 
 def is_csv(path: str) -> bool:
     """Whether the file is text with a header line."""
-    return path.lower().removesuffix(PACKED).endswith(CSV)
+    return path.lower().endswith(CSV_ENDINGS)
 
 
 def is_whole(path: str) -> bool:

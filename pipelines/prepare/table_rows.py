@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from pipelines.lake.csv import csv_names, read_csv
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.lines import open_lines, read_lines
 from pipelines.prepare.rows import Problem, RowError
-from pipelines.prepare.shards import PACKED, InputFile, Shard, is_csv, is_parquet
+from pipelines.prepare.shards import PACKED, RawFile, Shard, is_csv, is_parquet
 from ulsdram_core.reasons import Reason
 
 Row = dict[str, Any]
@@ -41,18 +40,18 @@ def read_rows(
         yield number, {**given, **row} if isinstance(row, dict) else row
 
 
-def first_keys(file: InputFile, config: PrepareConfig, *, num_rows: int) -> list[str]:
+def first_keys(file: RawFile, config: PrepareConfig, *, num_rows: int) -> list[str]:
     """The columns that the first rows of a text file have; none where it cannot be read."""
     try:
         with open_text(file, config) as stream:
             if is_csv(file.path):
-                return _header(stream)
+                return csv_names(stream)
             return _first_keys(stream, config, num_rows)
     except _BROKEN:
         return []
 
 
-def open_text(file: InputFile, config: PrepareConfig) -> IO[bytes]:
+def open_text(file: RawFile, config: PrepareConfig) -> IO[bytes]:
     """The bytes of a file of text, unpacked."""
     stream = open_lines(config.place(config.input), file.path)
     packed = file.path.lower().endswith(PACKED)
@@ -115,47 +114,17 @@ def _csv_rows(
     shard: Shard, config: PrepareConfig, names: Sequence[str]
 ) -> Iterator[tuple[int, Row | Problem]]:
     """Rows numbered as they stand in the file, the header being 1; values are text."""
-    bad_rows: list[int] = []
-
-    def skip(row: pacsv.InvalidRow) -> str:
-        bad_rows.append(row.number)
-        return "skip"
-
-    number, told = 1, 0
+    number = 1
     try:
         with open_text(shard.file, config) as stream:
-            for batch in _csv_batches(stream, names, config.max_line_bytes, skip):
-                for row in batch.to_pylist():
-                    number += 1
-                    while told < len(bad_rows) and bad_rows[told] == number:
-                        yield number, _uneven(number)
-                        number, told = number + 1, told + 1
-                    yield number, _decoded(row, number)
+            for part in read_csv(stream, names, max_row_bytes=config.max_line_bytes):
+                rows = zip(part.numbers, part.rows.to_pylist(), strict=True)
+                found = [(number, _decoded(row, number)) for number, row in rows]
+                found += [(number, _uneven(number)) for number in part.bad]
+                for number, row in sorted(found, key=itemgetter(0)):
+                    yield number, row
     except _BROKEN as error:
         yield number, Problem(number, Reason.UNREADABLE_FILE, str(error), num_rows=0)
-    for number in bad_rows[told:]:
-        yield number, _uneven(number)
-
-
-def _csv_batches(
-    stream: IO[bytes], names: Sequence[str], block_bytes: int, skip: Any
-) -> Iterator[pa.RecordBatch]:
-    reader = pacsv.open_csv(
-        stream,
-        # the numbers of bad rows are only known to a reader of one thread
-        read_options=pacsv.ReadOptions(use_threads=False, block_size=block_bytes),
-        parse_options=pacsv.ParseOptions(invalid_row_handler=skip, newlines_in_values=True),
-        # as bytes, so that one invalid byte costs one row
-        convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.binary()),
-            check_utf8=False,
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-    present = [name for name in reader.schema.names if name in names]
-    for batch in reader:
-        yield batch.select(present)
 
 
 def _decoded(row: dict[str, bytes | None], number: int) -> Row | Problem:
@@ -166,12 +135,9 @@ def _decoded(row: dict[str, bytes | None], number: int) -> Row | Problem:
 
 
 def _uneven(number: int) -> Problem:
-    return Problem(number, "wrong_columns", "has more or fewer values than the header")
-
-
-def _header(stream: IO[bytes]) -> list[str]:
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-    return next(csv.reader(text), [])
+    return Problem(
+        number, "wrong_columns", "has a broken quote, or more or fewer values than the header"
+    )
 
 
 def _first_keys(stream: IO[bytes], config: PrepareConfig, num_rows: int) -> list[str]:

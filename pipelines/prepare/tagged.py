@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.prepare.columns import ResolvedColumns
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.pictures import PictureAddresses, PictureFolder, check_picture
+from pipelines.prepare.pictures import PictureFolder, check_picture, reader_of
 from pipelines.prepare.rows import (
     Problem,
     RawProduct,
@@ -32,7 +32,7 @@ class _Pictures:
     """Where a row's pictures that are not in the table itself are read."""
 
     folder: PictureFolder | None
-    addresses: PictureAddresses
+    addresses: PictureFolder
 
     def read(self, given: Any) -> bytes:
         """A picture as bytes, as {bytes, path} (Hugging Face's Image), or by name."""
@@ -49,7 +49,7 @@ class _Pictures:
     def read_address(self, given: Any) -> bytes:
         """A picture by its address."""
         if isinstance(given, str):
-            return self.addresses.read(given)
+            return self.addresses.read_address(given)
         raise PictureError("the address of the picture is no text", reason=Reason.WRONG_TYPE)
 
 
@@ -69,9 +69,9 @@ def read_tagged(
 
 
 def _picture_places(shard: Shard, config: PrepareConfig) -> _Pictures:
-    folder = PictureFolder(config.place(config.images)) if config.images else None
+    folder = PictureFolder.of(config)
     own = config.place(config.input).sibling(shard.file.path.rpartition("/")[0] or "/")
-    return _Pictures(folder, PictureAddresses(folder or PictureFolder(own)))
+    return _Pictures(folder, folder or PictureFolder(own, reader_of(config)))
 
 
 def _product(

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.lake.storage import Storage
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.heatmap import TextSpan, heatmaps
 from ulsdram_core.method.model import ModelConfig
-from ulsdram_core.schema import Extraction, Product, Value
+from ulsdram_core.schema import DecodedProduct, Extraction, Product, Value
 from ulsdram_core.text import product_units
 
 _POLICIES = {

@@ -3,21 +3,13 @@
 import json
 import time
 from pathlib import Path
-from typing import Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
 from pipelines.lake.storage import Storage
-from pipelines.train.state import Progress
+from pipelines.train.state import Place
 
 LOG, EVENTS = "metrics.jsonl", "tensorboard"
-
-
-class Position(Protocol):
-    """Where a run stands."""
-
-    epoch: int
-    step: int
 
 
 class TrainLog:
@@ -36,22 +28,22 @@ class TrainLog:
         self._started = time.monotonic()
         self._start_step = 0
 
-    def resume(self, progress: Position) -> None:
+    def resume(self, place: Place) -> None:
         """Start from what is stored, up to the checkpoint."""
-        self._start_step = progress.step
+        self._start_step = place.step
         stored = self.output.join(LOG)
-        if progress.step and stored.exists():
+        if place.step and stored.exists():
             lines = stored.read_bytes().decode().splitlines()
             entries = [json.loads(line) for line in lines]
-            self.entries = [entry for entry in entries if entry["step"] <= progress.step]
+            self.entries = [entry for entry in entries if entry["step"] <= place.step]
 
-    def step(self, progress: Position, figures: dict[str, float]) -> None:
+    def step(self, place: Place, figures: dict[str, float]) -> None:
         """Note one optimiser step."""
-        self._add("step", progress.step, figures)
+        self._add("step", place.step, figures)
 
-    def epoch(self, progress: Position, figures: dict[str, float]) -> None:
+    def epoch(self, place: Place, figures: dict[str, float]) -> None:
         """Note one validation."""
-        self._add("epoch", progress.step, {"epoch": progress.epoch, **figures})
+        self._add("epoch", place.step, {"epoch": place.epoch, **figures})
 
     def flush(self) -> None:
         """Write the log and the events beside the output."""
@@ -61,17 +53,11 @@ class TrainLog:
         for path in (self.local / EVENTS).iterdir():
             self.output.join(EVENTS, path.name).write_bytes(path.read_bytes())
 
-    def line(self, progress: Progress, *, epochs: int, products: int, loss: float) -> str:
-        """Return the progress line; `products` are those seen since this attempt began."""
+    def pace(self, step: int) -> tuple[float, float]:
+        """Return the seconds since this attempt began, and those left by the pace of its steps."""
         elapsed = max(1e-9, time.monotonic() - self._started)
-        rate = (progress.step - self._start_step) / elapsed
-        left = (self.num_steps - progress.step) / rate if rate else float("inf")
-        f1 = f"{progress.best_f1:.4f}" if progress.best_f1 >= 0 else "-"
-        return (
-            f"epoch {progress.epoch}/{epochs} step {progress.step}/{self.num_steps} "
-            f"loss {loss:.4f} best F1 {f1} {products / elapsed:.1f} products/s "
-            f"{clock(left)} left"
-        )
+        rate = (step - self._start_step) / elapsed
+        return elapsed, (self.num_steps - step) / rate if rate else float("inf")
 
     def _add(self, kind: str, step: int, figures: dict[str, float]) -> None:
         now = round(time.time(), 3)
@@ -81,7 +67,7 @@ class TrainLog:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+    """Return seconds as h:mm:ss."""
     if seconds == float("inf"):
         return "-"
     minutes, rest = divmod(int(seconds), 60)

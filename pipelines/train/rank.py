@@ -30,7 +30,7 @@ class WorkerSettings(Generic[RecipeT]):
 
 
 def shard_tables(name: str, rows: int) -> Iterator[pa.Table]:
-    """This worker's part of a split, `rows` rows at a time."""
+    """Yield this worker's part of a split, `rows` rows at a time."""
     shard = ray.train.get_dataset_shard(name)
     yield from shard.iter_batches(batch_size=rows, batch_format="pyarrow", prefetch_batches=1)
 

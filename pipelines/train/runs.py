@@ -4,22 +4,26 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import ray
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from pipelines.labelled.pixels import decoded_dataset, kept_if_small
 from pipelines.labelled.table import LabelledTable
-from pipelines.lake.storage import Storage, content_version
+from pipelines.lake.storage import Storage, file_version
+from pipelines.lake.tables import Columns
 from pipelines.nightly.table.lock import LockConfig, Owner, TableLock
 from pipelines.train.rank import WorkerSettings
 from ulsdram_core.checkpoint import CARD, CONFIG, METRICS, RECIPE, WEIGHTS
 from ulsdram_core.image import ImageConfig
+from ulsdram_core.text import TextConfig
 
 
 def fingerprint_of(recipe: str, tables: Iterable[LabelledTable], words: Iterable[object]) -> str:
@@ -28,7 +32,7 @@ def fingerprint_of(recipe: str, tables: Iterable[LabelledTable], words: Iterable
     for table in tables:
         for name in table.files:
             info = table.place.sibling(name).info()
-            digest.update(f"{name} {info.get('size')} {content_version(info)}".encode())
+            digest.update(f"{name} {info.get('size')} {file_version(info)}".encode())
     for word in words:
         digest.update(f"{word} ".encode())
     return digest.hexdigest()[:16]
@@ -39,7 +43,7 @@ def model_version(place: Storage | None) -> str:
     if place is None:
         return ""
     files = [
-        f"{path} {info['size']} {content_version(info)}"
+        f"{path} {info['size']} {file_version(info)}"
         for path, info in sorted(place.fs.find(place.path, detail=True).items())
         if path.rsplit("/", 1)[-1] not in (METRICS, RECIPE, CARD)
     ]
@@ -69,60 +73,59 @@ def finished_summary(output: Storage, fingerprint: str) -> dict[str, Any] | None
     return {**metrics, "already_trained": True}
 
 
-class Course(Protocol):
-    """What every recipe says of a run."""
+class CourseConfig(BaseModel):
+    """How a run is read, saved and ended, whatever is trained."""
 
-    @property
-    def max_failures(self) -> int:
-        """Worker failures survived."""
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @property
-    def keep_decoded_mb(self) -> int:
-        """A split whose decoded pictures take no more is decoded once."""
-
-
-class RunRecipe(Protocol):
-    """What every recipe holds."""
-
-    @property
-    def run(self) -> Course:
-        """Course of the run."""
-
-    @property
-    def image(self) -> ImageConfig | None:
-        """How pictures are read."""
+    checkpoint_steps: int = Field(200, ge=1, description="steps between checkpoints")
+    keep_decoded_mb: int = Field(
+        200,
+        ge=0,
+        description="a split whose decoded pictures take no more is decoded once and kept in the "
+        "object store; larger ones are decoded as they are read, in every epoch",
+    )
+    max_failures: int = Field(3, ge=0, description="worker failures survived")
 
 
-class RunRequest(Protocol):
+class RunRecipe(BaseModel):
+    """What every recipe of a run holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    description: str = Field("", description="one line for people")
+    text: TextConfig = Field(default_factory=TextConfig, description="how texts are read")
+    image: ImageConfig | None = Field(None, description="how pictures are read")
+    run: CourseConfig = Field(default_factory=CourseConfig, description="course of the run")
+    columns: Columns = Field(default_factory=Columns, description="columns of the products table")
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
+
+
+@dataclass(frozen=True)
+class RunRequest(Generic[AnyRecipe]):
     """What a user asked for, whatever is trained."""
 
-    @property
-    def recipe(self) -> RunRecipe:
-        """All settings."""
-
-    @property
-    def output(self) -> Storage:
-        """Where checkpoints and model go."""
-
-    @property
-    def num_workers(self) -> int:
-        """Ray Train workers."""
-
-    @property
-    def restart(self) -> bool:
-        """Forget an interrupted run."""
+    recipe: AnyRecipe
+    data: Storage
+    output: Storage
+    num_workers: int = 1
+    init_from: Storage | None = None
+    random_init: bool = False
+    restart: bool = False
 
 
 def run_workers(
     worker: Callable[[dict[str, Any]], None],
-    request: RunRequest,
+    request: RunRequest[AnyRecipe],
     tables: Mapping[str, LabelledTable],
     start: Storage,
     fingerprint: str,
 ) -> Path:
     """Run `worker` on the cluster over decoded tables; returns the last checkpoint's folder."""
     recipe = request.recipe
-    settings: WorkerSettings[Any] = WorkerSettings(
+    settings: WorkerSettings[AnyRecipe] = WorkerSettings(
         recipe=recipe,
         start=start,
         output=request.output,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,34 +17,43 @@ from torch.optim.lr_scheduler import LambdaLR
 from ulsdram_core.errors import CheckpointError
 from ulsdram_core.fit.averaging import WeightMean
 
-WEIGHTS, BEST, MEAN, MOMENTS, PROGRESS = (
+WEIGHTS, BEST, MEAN, MOMENTS, PLACE = (
     "model.safetensors",
     "best.safetensors",
     "mean.safetensors",
     "optimizer.safetensors",
-    "progress.json",
+    "place.json",
 )
 
 
 @dataclass
-class Progress:
+class Place:
     """Where a run stands; everything else is a function of the recipe, its seed and this."""
 
     epoch: int = 1
     """The epoch under way, from 1."""
-    epoch_step: int = 0
-    """Optimiser steps finished in this epoch."""
     step: int = 0
     """Optimiser steps finished in all."""
-    best_f1: float = -1.0
-    best_epoch: int = 0
-    stale_epochs: int = 0
-    """Epochs since the best one."""
     finished: bool = False
     seconds: float = 0.0
     """Training time over all attempts."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """Validation figures of every finished epoch."""
+    """Validation figures of every finished epoch, or validation."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return the place that a checkpoint was written at."""
+        try:
+            return cls._of(json.loads((folder / PLACE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"checkpoint {folder} cannot be restored: {error}") from error
+
+    @classmethod
+    def _of(cls, document: dict[str, Any]) -> Self:
+        return cls(**document)
+
+
+AnyPlace = TypeVar("AnyPlace", bound=Place)
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
@@ -57,20 +67,10 @@ def save_state(
     model: nn.Module,
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
-    progress: Progress,
+    place: Place,
     mean: WeightMean | None = None,
 ) -> None:
     """Write a checkpoint into an empty folder."""
-    save_tensors(folder, model=model, best=best, optimizer=optimizer)
-    if mean is not None:
-        save_file(mean.state_dict(), folder / MEAN)
-    (folder / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
-
-
-def save_tensors(
-    folder: Path, *, model: nn.Module, best: dict[str, Tensor], optimizer: torch.optim.Optimizer
-) -> None:
-    """Write what a checkpoint holds besides its progress."""
     save_file(state_of(model), folder / WEIGHTS)
     save_file(best, folder / BEST)
     moments = {
@@ -79,44 +79,40 @@ def save_tensors(
         for name, value in state.items()
     }
     save_file(moments, folder / MOMENTS)
+    if mean is not None:
+        save_file(mean.state_dict(), folder / MEAN)
+    (folder / PLACE).write_text(json.dumps(asdict(place)), encoding="utf-8")
 
 
 def load_state(
     folder: Path,
+    kind: type[AnyPlace],
     *,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    schedule: LambdaLR,
     mean: WeightMean | None = None,
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Restore what `save_state` wrote; returns the progress and the best weights."""
-    try:
-        progress = Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
-        if mean is not None:
-            mean.load_state_dict(load_file(folder / MEAN))
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"checkpoint {folder} cannot be restored: {error}") from error
-    best = load_tensors(folder, model=model, optimizer=optimizer)
-    schedule.load_state_dict({**schedule.state_dict(), "last_epoch": progress.step})
-    for group, base, factor in zip(
-        optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
-    ):
-        group["lr"] = base * factor(progress.step)
-    return progress, best
-
-
-def load_tensors(
-    folder: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """Restore what `save_tensors` wrote; returns the best weights."""
+) -> tuple[AnyPlace, dict[str, Tensor]]:
+    """Restore what `save_state` wrote; returns the place and the best weights."""
+    place = kind.read(folder)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
         best = load_file(folder / BEST)
         moments = load_file(folder / MOMENTS)
+        if mean is not None:
+            mean.load_state_dict(load_file(folder / MEAN))
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be restored: {error}") from error
     _restore_moments(optimizer, moments)
-    return best
+    return place, best
+
+
+def restore_schedule(schedule: LambdaLR, optimizer: torch.optim.Optimizer, *, step: int) -> None:
+    """Set the learning rates to those of a step."""
+    schedule.load_state_dict({**schedule.state_dict(), "last_epoch": step})
+    for group, base, factor in zip(
+        optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * factor(step)
 
 
 def _restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:

@@ -67,7 +67,6 @@ def build_calls(num_tags: int, batch: int, length: int) -> dict[str, Callable[[]
         "pytorch-crf loss": loss(theirs),
         "loss": loss(ours),
         "viterbi": lambda: ours.viterbi(emissions, mask),
-        "marginals": lambda: ours.marginals(emissions, mask),
         "span_log_prob": lambda: ours.span_log_prob(emissions, spans, mask),
     }
 

@@ -21,16 +21,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from eclip_in_memory import read_pairs
 
 from pipelines.train.eclip.recipe import EclipRecipe, load_eclip_recipe
 from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.eclip.embedder import Embedder
-from ulsdram_core.eclip.pairs import Pair, collate_pairs, read_pairs
+from ulsdram_core.eclip.pairs import Pair, collate_pairs
 from ulsdram_core.eclip.parts import EclipParts, assemble_eclip
 from ulsdram_core.eclip.pretraining import build_step
 from ulsdram_core.eclip.streams import MultiStream
 from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
-from ulsdram_core.extractor import DecodedProduct
+from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.text import TextProcessor
 
 DISTINCT = 64

@@ -15,11 +15,12 @@ import time
 from collections import Counter
 
 import torch
+from eclip_in_memory import pretrain, read_pairs
 
 from ulsdram_core.demo import DemoConfig, generate, split
-from ulsdram_core.eclip.pairs import Pair, read_pairs
+from ulsdram_core.eclip.pairs import Pair
 from ulsdram_core.eclip.parts import EclipConfig, EclipParts, assemble_eclip
-from ulsdram_core.eclip.pretraining import PretrainConfig, pretrain
+from ulsdram_core.eclip.pretraining import PretrainConfig
 from ulsdram_core.eclip.retrieval import recall_at
 from ulsdram_core.eclip.validation import embed_pairs
 from ulsdram_core.encoders.tokenizer import build_tokenizer

@@ -15,7 +15,6 @@ from job_help import missing_options
 from kustomize import render
 from manifests import check, cluster_spec, pod_templates
 
-from pipelines.lake.storage import Storage
 from pipelines.nightly.settings import load_nightly_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,7 +177,7 @@ def test_recipes_are_the_jobs_own(objects, tmp_path):
     for name, text in recipes["data"].items():
         path = tmp_path / name
         path.write_text(text)
-        config = load_nightly_config(Storage.of(path))
+        config = load_nightly_config(str(path))
         assert config.push_gateway == tomllib.loads(text)["push_gateway"]
 
 

@@ -3,6 +3,7 @@ import json
 import polars as pl
 import pytest
 import torch
+from eclip_in_memory import pretrain, read_pairs
 
 from jobs import eclip_tasks as job
 from pipelines.benchmark.eclip.match import match_data
@@ -13,9 +14,8 @@ from pipelines.train.eclip.job import PretrainRequest, starting_encoders
 from pipelines.train.eclip.recipe import load_eclip_recipe
 from pipelines.train.eclip.table import open_pairs
 from ulsdram_core.demo import DemoConfig, generate
-from ulsdram_core.eclip.pairs import read_pairs
 from ulsdram_core.eclip.parts import save_eclip
-from ulsdram_core.eclip.pretraining import PretrainConfig, pretrain
+from ulsdram_core.eclip.pretraining import PretrainConfig
 from ulsdram_core.text import TextProcessor
 
 SMALL = ["image.size=32", "model.text_encoder.hidden=32", "model.image_encoder.width=8"]
@@ -40,7 +40,7 @@ def shop(tmp_path_factory):
     text = TextProcessor(parts.tokenizer, parts.config.text)
     pairs = list(read_pairs(rows, text, parts.config.image))
     optim = {"text_rate": 3e-3, "image_rate": 3e-3}
-    options = {"epochs": 4, "stream_pairs": 32, "optim": optim}
+    options = {"epochs": 4, "stream_pairs": 32, "optim": optim, "precision": "fp32"}
     list(pretrain(parts, pairs, PretrainConfig.model_validate(options)))
     save_eclip(parts, folder / "model")
     return folder

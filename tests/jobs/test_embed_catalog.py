@@ -11,8 +11,8 @@ from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.eclip.parts import EclipConfig, assemble_eclip, save_eclip
 from ulsdram_core.encoders.tokenizer import build_tokenizer
-from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.image import decode_picture
+from ulsdram_core.schema import DecodedProduct
 
 SETTINGS = ["--set", "executor=local", "--set", "num_buckets=3", "--set", "gate.min_rows=10000"]
 

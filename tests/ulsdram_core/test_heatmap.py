@@ -5,9 +5,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.heatmap import TextSpan, heatmaps
-from ulsdram_core.schema import Product
+from ulsdram_core.schema import DecodedProduct, Product
 
 FUSIONS = ["tir", "concat", "self_attention", "gated"]
 

@@ -20,13 +20,13 @@ for name in names:
 
 import torch
 from ulsdram_core.demo import DemoConfig, generate
-from ulsdram_core.examples import ExampleBuilder
+from ulsdram_core.fit.examples import ExampleBuilder
 from ulsdram_core.extractor import Extractor
-from ulsdram_core.fitting import FitConfig, fit
+from ulsdram_core.fit.fitting import FitConfig, fit
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import ExtractorConfig, assemble
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 
 torch.set_num_threads(1)
 products = [p.to_product() for p in generate(DemoConfig(num_products=8, picture_size=32))]

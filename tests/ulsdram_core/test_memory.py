@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from ulsdram_core.batch import Example, collate
 from ulsdram_core.labels import AlignedSpan, LabelSet
-from ulsdram_core.losses import ExtractionLoss, LossConfig
+from ulsdram_core.fit.losses import ExtractionLoss, LossConfig
 from ulsdram_core.pairs import RangeConfig, predicted_pairs
 from ulsdram_core.parts import ExtractorConfig, assemble
 from ulsdram_core.text import TextProcessor
-from ulsdram_core.tokenizer import build_tokenizer
+from ulsdram_core.encoders.tokenizer import build_tokenizer
 
 torch.set_num_threads(1)
 text = "soft red cotton shirt with long sleeves " * 4

@@ -1,6 +1,6 @@
 """Silhouettes of shoes, bags and watches."""
 
-from ulsdram_core.demo.facts import Facts
+from ulsdram_core.demo.entry import Entry
 from ulsdram_core.demo.sketch import Polygon, Sketch, box, ellipse, mirrored
 
 _GROUND = 0.62
@@ -8,7 +8,7 @@ _SOLE = 0.045
 
 
 def _toe(shape: str, ball: float) -> Polygon:
-    """The toe cap from the vamp down to the sole."""
+    """Return the toe cap from the vamp down to the sole."""
     if shape == "round":
         return [(0.8, ball - 0.16), (0.93, ball - 0.15), (0.99, ball - 0.08), (0.99, ball)]
     if shape == "square":
@@ -34,12 +34,12 @@ def _add_heel(sketch: Sketch, heel: str, rise: float) -> None:
         sketch.add([(0.01, top - 0.02), (0.6, ball), (0.6, _GROUND), (0.0, _GROUND)], "sole")
 
 
-def draw_shoes(facts: Facts) -> Sketch:
-    """One shoe from the side, its toe to the right."""
-    values = facts.values
+def draw_shoes(entry: Entry) -> Sketch:
+    """Return one shoe from the side, its toe to the right."""
+    values = entry.values
     rise = {"flat": _SOLE, "high": 0.32, "block": 0.24, "wedge": 0.24}[values["heel"]]
     heel_y, ball = _GROUND - rise - (0.0 if rise == _SOLE else _SOLE), _GROUND - _SOLE
-    collar = heel_y - 0.27 - 0.03 * facts.cut
+    collar = heel_y - 0.27 - 0.03 * entry.cut
     upper = [
         (0.02, heel_y),
         (0.0, collar + 0.1),
@@ -84,13 +84,13 @@ def _add_straps(sketch: Sketch, strap: str, metal: str) -> None:
             sketch.add(box(x - 0.022, y - 0.022, x + 0.022, y + 0.022), metal)
 
 
-def draw_bag(facts: Facts) -> Sketch:
-    """A bag from the front, its straps above."""
-    values = facts.values
+def draw_bag(entry: Entry) -> Sketch:
+    """Return a bag from the front, its straps above."""
+    values = entry.values
     metal = values["hardware"]
     sketch = Sketch()
     _add_straps(sketch, values["strap"], metal)
-    deep = 0.5 + 0.06 * facts.cut
+    deep = 0.5 + 0.06 * entry.cut
     if values["bag_shape"] == "round":
         body, half = ellipse((0.0, deep * 0.55 - 0.03), 0.34, deep * 0.6), 0.28
     elif values["bag_shape"] == "square":
@@ -133,11 +133,11 @@ def _add_strap_texture(sketch: Sketch, strap: str, half: float) -> None:
                 sketch.line([(x * half, top), (x * half, bottom)], "light", 0.012)
 
 
-def draw_watch(facts: Facts) -> Sketch:
-    """A watch from the front; strap and dial have the product's color, the case is of metal."""
-    values = facts.values
+def draw_watch(entry: Entry) -> Sketch:
+    """Return a watch from the front; strap and dial have the product's color, the case is metal."""
+    values = entry.values
     metal = values["case_color"]
-    half = 0.1 + 0.02 * facts.cut
+    half = 0.1 + 0.02 * entry.cut
     sketch = Sketch(
         cloth=[mirrored([(half * 0.8, -0.56), (half, -0.2), (half, 0.2), (half * 0.8, 0.56)])]
     )

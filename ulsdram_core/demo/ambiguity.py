@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ulsdram_core.demo.attributes import CATEGORIES, COLORS, VALUES, VISIBLE
 from ulsdram_core.demo.dice import Dice
-from ulsdram_core.demo.facts import Facts
+from ulsdram_core.demo.entry import Entry
 from ulsdram_core.demo.lexicon import Lexicon, find_readings, mark, strip_marks
 from ulsdram_core.demo.titles import closer, join_title, opener, phrases_of
 
@@ -18,58 +18,58 @@ from ulsdram_core.demo.titles import closer, join_title, opener, phrases_of
 class Scribe:
     """All that a title is written from."""
 
-    facts: Facts
+    entry: Entry
     lexicon: Lexicon
     dice: Dice
 
     def extras(self, without: tuple[str, ...], most: int = 2) -> list[str]:
-        """Some other true values of the product, in random order."""
-        names = [name for name in VALUES[self.facts.category] if name not in without]
+        """Return some other true values of the product, in random order."""
+        names = [name for name in VALUES[self.entry.category] if name not in without]
         names += [name for name in ("usage", "color") if name not in without]
         chosen = self.dice.sample(names, self.dice.integer(0, most))
-        return phrases_of(chosen, facts=self.facts, lexicon=self.lexicon, dice=self.dice)
+        return phrases_of(chosen, entry=self.entry, lexicon=self.lexicon, dice=self.dice)
 
     def brand(self) -> str:
-        """The brand, marked; nothing where a color in it would be one more reading."""
-        is_said = self.facts.brand_color is None and self.dice.chance(0.7)
-        return mark("brand", self.lexicon.brand(self.facts)) if is_said else ""
+        """Return the brand, marked; nothing where a color in it would be one more reading."""
+        is_said = self.entry.brand_color is None and self.dice.chance(0.7)
+        return mark("brand", self.lexicon.brand(self.entry)) if is_said else ""
 
     def gender(self) -> str:
-        """The gender word, marked, or nothing."""
+        """Return the gender word, marked, or nothing."""
         if not self.dice.chance(0.6):
             return ""
-        return self.lexicon.word("gender", self.facts.values["gender"], self.dice)
+        return self.lexicon.word("gender", self.entry.values["gender"], self.dice)
 
     def type(self) -> str:
-        """The type word, marked."""
-        return self.lexicon.type(self.facts.category, self.dice)
+        """Return the type word, marked."""
+        return self.lexicon.type(self.entry.category, self.dice)
 
     def title(self, *parts: str) -> str:
-        """The parts as a title, with marketing words around them."""
+        """Return the parts as a title, with marketing words around them."""
         lexicon, dice = self.lexicon, self.dice
         return join_title([opener(lexicon, dice), *parts, closer(lexicon, dice)], lexicon, dice)
 
     def other_color(self) -> str:
-        """A color word that is not the product's color, unmarked."""
-        true = self.facts.values["color"]
+        """Return a color word that is not the product's color, unmarked."""
+        true = self.entry.values["color"]
         key = self.dice.choose([name for name in COLORS if name != true])
         return self.lexicon.words["color"][key][0]
 
 
 def write_brand_color(scribe: Scribe) -> str:
-    """ "Red Fox Shoes": a brand "Red Fox" on a shoe of another color, or a red shoe by "Fox".
+    """Write "Red Fox Shoes": a brand "Red Fox" on a shoe of another color, or a red shoe by "Fox".
 
     With an edition, "Red Fox Shoes Black Edition" is black in the first reading, red in the
     second.
     """
-    facts, lexicon, dice = scribe.facts, scribe.lexicon, scribe.dice
-    color = lexicon.words["color"][facts.values["color"]][0]
-    noun = lexicon.noun_brands[facts.brand]
-    if facts.brand_color is None:
+    entry, lexicon, dice = scribe.entry, scribe.lexicon, scribe.dice
+    color = lexicon.words["color"][entry.values["color"]][0]
+    noun = lexicon.noun_brands[entry.brand]
+    if entry.brand_color is None:
         start = mark("color", color) + lexicon.brand_join + mark("brand", noun)
         edition = scribe.other_color()
     else:
-        start = mark("brand", lexicon.brand(facts))
+        start = mark("brand", lexicon.brand(entry))
         edition = mark("color", color)
     extras = scribe.extras(without=("color",))
     last = dice.choose(lexicon.editions).replace("{}", edition) if dice.chance(0.5) else ""
@@ -77,9 +77,9 @@ def write_brand_color(scribe: Scribe) -> str:
 
 
 def write_mood_color(scribe: Scribe) -> str:
-    """ "Feeling Blue Collection Dress": gold only if the dress is blue."""
-    facts, lexicon, dice = scribe.facts, scribe.lexicon, scribe.dice
-    true = mark("color", lexicon.words["color"][facts.values["color"]][0])
+    """Write "Feeling Blue Collection Dress": gold only if the dress is blue."""
+    entry, lexicon, dice = scribe.entry, scribe.lexicon, scribe.dice
+    true = mark("color", lexicon.words["color"][entry.values["color"]][0])
     word = true if dice.chance(0.5) else scribe.other_color()
     mood = dice.choose(lexicon.moods).replace("{}", word)
     extras = scribe.extras(without=("color",))
@@ -89,13 +89,13 @@ def write_mood_color(scribe: Scribe) -> str:
 
 
 def write_two_colors(scribe: Scribe) -> str:
-    """ "Navy Maroon Striped Shirt": one is the product's, in either order.
+    """Write "Navy Maroon Striped Shirt": one is the product's, in either order.
 
     Half of the time the other one is the color of the print.
     """
-    facts, lexicon, dice = scribe.facts, scribe.lexicon, scribe.dice
-    true = mark("color", lexicon.words["color"][facts.values["color"]][0])
-    accent = lexicon.words["color"][facts.accent][0]
+    entry, lexicon, dice = scribe.entry, scribe.lexicon, scribe.dice
+    true = mark("color", lexicon.words["color"][entry.values["color"]][0])
+    accent = lexicon.words["color"][entry.accent][0]
     other = accent if dice.chance(0.5) else scribe.other_color()
     first, second = (true, other) if dice.chance(0.5) else (other, true)
     pair = dice.choose(lexicon.color_pairs).format(a=first, b=second)
@@ -104,76 +104,76 @@ def write_two_colors(scribe: Scribe) -> str:
 
 
 def write_two_values(scribe: Scribe) -> str:
-    """ "Long/Short Sleeve Shirt": an offer of both, the picture shows one."""
-    facts, lexicon, dice = scribe.facts, scribe.lexicon, scribe.dice
-    attribute = dice.choose([name for name in VALUES[facts.category] if name in VISIBLE])
-    true = facts.values[attribute]
-    other = dice.choose([key for key in VALUES[facts.category][attribute] if key != true])
+    """Write "Long/Short Sleeve Shirt": an offer of both, the picture shows one."""
+    entry, lexicon, dice = scribe.entry, scribe.lexicon, scribe.dice
+    attribute = dice.choose([name for name in VALUES[entry.category] if name in VISIBLE])
+    true = entry.values[attribute]
+    other = dice.choose([key for key in VALUES[entry.category][attribute] if key != true])
     keys = (true, other) if dice.chance(0.5) else (other, true)
     offer = lexicon.either(attribute, keys, true=true, dice=dice)
     parts = dice.shuffled([offer, *scribe.extras(without=(attribute,))])
     return scribe.title(scribe.brand(), scribe.gender(), *parts, scribe.type())
 
 
-def _draw_other(facts: Facts, category: str, dice: Dice) -> Facts:
-    """A garment of that category, its values drawn as any product's are."""
+def _draw_other(entry: Entry, category: str, dice: Dice) -> Entry:
+    """Return a garment of that category, its values drawn as any product's are."""
     values = {"color": dice.choose(tuple(COLORS))}
     for attribute, keys in VALUES[category].items():
         values[attribute] = dice.choose(keys)
-    return Facts(
+    return Entry(
         category=category,
         values=values,
         second_material=None,
-        brand=facts.brand,
+        brand=entry.brand,
         is_noun_brand=False,
         brand_color=None,
-        accent=facts.accent,
-        dye=facts.dye,
-        cut=facts.cut,
-        weave=facts.weave,
+        accent=entry.accent,
+        dye=entry.dye,
+        cut=entry.cut,
+        weave=entry.weave,
     )
 
 
-def _describe_garment(facts: Facts, lexicon: Lexicon, dice: Dice) -> str:
-    """One or two values and the type, marked: "Short Trousers", "Striped Red Shirt".
+def _describe_garment(entry: Entry, lexicon: Lexicon, dice: Dice) -> str:
+    """Return one or two values and the type, marked: "Short Trousers", "Striped Red Shirt".
 
     Short and long stand without "Sleeve" or "Length" half of the time.
     """
-    names = dice.sample(("color", *VALUES[facts.category]), dice.integer(1, 2))
+    names = dice.sample(("color", *VALUES[entry.category]), dice.integer(1, 2))
     said = []
     for name in names:
         is_bare = name in ("length", "sleeve_length") and dice.chance(0.5)
-        key = facts.values[name]
+        key = entry.values[name]
         said.append(lexicon.word(name, key, dice) if is_bare else lexicon.phrase(name, key, dice))
-    return dice.choose(lexicon.joiners).join((*said, lexicon.type(facts.category, dice)))
+    return dice.choose(lexicon.joiners).join((*said, lexicon.type(entry.category, dice)))
 
 
 def write_other_garment(scribe: Scribe) -> str:
-    """ "Striped Shirt With Short Trousers": only the pictured one's type and values are gold."""
-    facts, lexicon, dice = scribe.facts, scribe.lexicon, scribe.dice
-    category = dice.choose([name for name in CATEGORIES if name != facts.category])
-    own = _describe_garment(facts, lexicon, dice)
-    other = strip_marks(_describe_garment(_draw_other(facts, category, dice), lexicon, dice))
+    """Write "Striped Shirt With Short Trousers": the type and values of the pictured are gold."""
+    entry, lexicon, dice = scribe.entry, scribe.lexicon, scribe.dice
+    category = dice.choose([name for name in CATEGORIES if name != entry.category])
+    own = _describe_garment(entry, lexicon, dice)
+    other = strip_marks(_describe_garment(_draw_other(entry, category, dice), lexicon, dice))
     first, second = (own, other) if dice.chance(0.5) else (other, own)
     return scribe.title(scribe.brand(), first, dice.choose(lexicon.companions), second)
 
 
-def hidden_readings(facts: Facts, lexicon: Lexicon) -> list[tuple[str, str]]:
-    """(attribute, word) of the product's values whose word names other attributes elsewhere.
+def hidden_readings(entry: Entry, lexicon: Lexicon) -> list[tuple[str, str]]:
+    """Return (attribute, word) of the product's values whose word names other attributes elsewhere.
 
     A word that the product could hold twice (a short dress with short sleeves) is left out.
     """
     readings = find_readings(lexicon)
     found = []
-    for attribute in VALUES[facts.category]:
-        word = lexicon.words[attribute][facts.values[attribute]][0]
-        if readings.get(word, {}).get(facts.category) == (attribute,):
+    for attribute in VALUES[entry.category]:
+        word = lexicon.words[attribute][entry.values[attribute]][0]
+        if readings.get(word, {}).get(entry.category) == (attribute,):
             found.append((attribute, word))
     return found
 
 
 def _are_open_together(lexicon: Lexicon, first: str, second: str) -> bool:
-    """Whether each of the two words keeps two readings among the categories that have both."""
+    """Return whether each word keeps two readings among the categories that have both."""
     readings = find_readings(lexicon)
     both = readings[first].keys() & readings[second].keys()
     return all(
@@ -183,9 +183,9 @@ def _are_open_together(lexicon: Lexicon, first: str, second: str) -> bool:
 
 
 def write_hidden_category(scribe: Scribe) -> str:
-    """ "Fox Black Round Piece": a neckline, a toe, a dial or a bag, as the picture has it."""
-    facts, lexicon, dice = scribe.facts, scribe.lexicon, scribe.dice
-    found = dice.shuffled(hidden_readings(facts, lexicon))
+    """Write "Fox Black Round Piece": a neckline, a toe, a dial or a bag, as the picture has it."""
+    entry, lexicon, dice = scribe.entry, scribe.lexicon, scribe.dice
+    found = dice.shuffled(hidden_readings(entry, lexicon))
     chosen = found[:1]
     chosen += [
         pair
@@ -195,7 +195,7 @@ def write_hidden_category(scribe: Scribe) -> str:
     words = [lexicon.bare.replace("{}", mark(name, word)) for name, word in chosen]
     for name, share in (("color", 0.7), ("usage", 0.3)):
         if dice.chance(share):
-            words.append(lexicon.word(name, facts.values[name], dice))
+            words.append(lexicon.word(name, entry.values[name], dice))
     return scribe.title(scribe.brand(), *dice.shuffled(words), dice.choose(lexicon.heads))
 
 
@@ -210,12 +210,12 @@ TRAITS: dict[str, Callable[[Scribe], str]] = {
 _WEIGHTS = {"two_colors": 4.0, "brand_color": 5.0}
 
 
-def draw_trait(facts: Facts, lexicon: Lexicon, dice: Dice) -> str:
-    """One kind of ambiguity that these facts allow."""
+def draw_trait(entry: Entry, lexicon: Lexicon, dice: Dice) -> str:
+    """Return one kind of ambiguity that this entry allows."""
     allowed = [
         trait
         for trait in TRAITS
-        if (trait != "brand_color" or facts.is_noun_brand)
-        and (trait != "hidden_category" or hidden_readings(facts, lexicon))
+        if (trait != "brand_color" or entry.is_noun_brand)
+        and (trait != "hidden_category" or hidden_readings(entry, lexicon))
     ]
     return dice.weighted(allowed, [_WEIGHTS.get(trait, 3.0) for trait in allowed])

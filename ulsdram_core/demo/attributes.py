@@ -105,7 +105,7 @@ VISIBLE: tuple[str, ...] = (
 
 
 def luminance(color: str) -> float:
-    """Perceived brightness of a named color, 0 to 255."""
+    """Return the perceived brightness of a named color, 0 to 255."""
     red, green, blue = COLORS[color]
     return 0.3 * red + 0.59 * green + 0.11 * blue
 

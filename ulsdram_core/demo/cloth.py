@@ -4,37 +4,37 @@ from PIL import Image, ImageDraw
 
 from ulsdram_core.demo.attributes import COLORS, luminance
 from ulsdram_core.demo.dice import Dice
-from ulsdram_core.demo.facts import Facts
+from ulsdram_core.demo.entry import Entry
 
 RGB = tuple[int, int, int]
 _METALS: dict[str, RGB] = {"gold": (218, 172, 56), "silver": (196, 200, 206)}
 
 
 def scale_color(color: RGB, factor: float) -> RGB:
-    """The color made darker (below 1) or lighter."""
+    """Return the color made darker (below 1) or lighter."""
     red, green, blue = (max(0, min(255, round(channel * factor))) for channel in color)
     return red, green, blue
 
 
 def blend(one: RGB, other: RGB, share: float) -> RGB:
-    """The color that is `share` of the other."""
+    """Return the color that is `share` of the other."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
 
 
-def cloth_color(facts: Facts) -> RGB:
-    """The product's own shade of its named color."""
+def cloth_color(entry: Entry) -> RGB:
+    """Return the product's own shade of its named color."""
     red, green, blue = (
         max(0, min(255, channel + offset))
-        for channel, offset in zip(COLORS[facts.values["color"]], facts.dye, strict=True)
+        for channel, offset in zip(COLORS[entry.values["color"]], entry.dye, strict=True)
     )
     return red, green, blue
 
 
-def mix_paints(facts: Facts) -> dict[str, RGB]:
+def mix_paints(entry: Entry) -> dict[str, RGB]:
     """Paint name of a sketch -> color."""
-    base = cloth_color(facts)
-    is_dark = luminance(facts.values["color"]) < 60
+    base = cloth_color(entry)
+    is_dark = luminance(entry.values["color"]) < 60
     seam = blend(base, (255, 255, 255), 0.3) if is_dark else scale_color(base, 0.58)
     return {
         **_METALS,
@@ -42,28 +42,28 @@ def mix_paints(facts: Facts) -> dict[str, RGB]:
         "dark": seam,
         "shade": blend(base, (255, 255, 255), 0.14) if is_dark else scale_color(base, 0.8),
         "light": blend(base, (255, 255, 255), 0.25),
-        "inside": (66, 58, 54) if luminance(facts.values["color"]) > 130 else (232, 214, 196),
+        "inside": (66, 58, 54) if luminance(entry.values["color"]) > 130 else (232, 214, 196),
         "shadow": (92, 92, 96),
         "ink": (44, 44, 48),
-        "button": (30, 30, 32) if luminance(facts.values["color"]) > 110 else (235, 232, 222),
-        "lace": (40, 40, 44) if luminance(facts.values["color"]) > 150 else (240, 240, 236),
+        "button": (30, 30, 32) if luminance(entry.values["color"]) > 110 else (235, 232, 222),
+        "lace": (40, 40, 44) if luminance(entry.values["color"]) > 150 else (240, 240, 236),
         "sole": scale_color(base, 0.42) if not is_dark else (196, 178, 150),
-        "hand": (24, 24, 26) if luminance(facts.values["color"]) > 120 else (245, 245, 245),
+        "hand": (24, 24, 26) if luminance(entry.values["color"]) > 120 else (245, 245, 245),
     }
 
 
-def weave_cloth(facts: Facts, size: tuple[int, int], unit: float, dice: Dice) -> Image.Image:
-    """A piece of cloth; `unit` is the product's coordinate unit in pixels."""
-    cloth = Image.new("RGB", size, cloth_color(facts))
+def weave_cloth(entry: Entry, size: tuple[int, int], unit: float, dice: Dice) -> Image.Image:
+    """Return a piece of cloth; `unit` is the product's coordinate unit in pixels."""
+    cloth = Image.new("RGB", size, cloth_color(entry))
     draw = ImageDraw.Draw(cloth)
-    print_color = COLORS[facts.accent]
+    print_color = COLORS[entry.accent]
     phase = dice.between(0, 1)
-    pattern = facts.values.get("pattern", "solid")
+    pattern = entry.values.get("pattern", "solid")
     if pattern == "striped":
-        is_upright = facts.weave == 1
+        is_upright = entry.weave == 1
         _print_bars(cloth, (0.12 * unit, 0.3), phase, is_upright=is_upright, color=print_color)
     elif pattern == "checked":
-        soft = blend(cloth_color(facts), print_color, 0.8)
+        soft = blend(cloth_color(entry), print_color, 0.8)
         for is_upright in (False, True):
             _print_bars(cloth, (0.16 * unit, 0.17), phase, is_upright=is_upright, color=soft)
     elif pattern == "dotted":
@@ -94,7 +94,7 @@ def _print_bars(
 
 
 def _grid(size: tuple[int, int], step: float, phase: float) -> list[tuple[float, float]]:
-    """Points of a staggered grid over the cloth."""
+    """Return points of a staggered grid over the cloth."""
     rows = int(size[1] / step) + 2
     columns = int(size[0] / step) + 2
     return [

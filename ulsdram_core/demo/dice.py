@@ -19,23 +19,23 @@ class Dice:
         self._roll = random.Random(int.from_bytes(digest[:8], "big")).random
 
     def chance(self, share: float) -> bool:
-        """True in `share` of the rolls."""
+        """Return True in `share` of the rolls."""
         return self._roll() < share
 
     def between(self, low: float, high: float) -> float:
-        """Uniform in [low, high)."""
+        """Return a number uniform in [low, high)."""
         return low + (high - low) * self._roll()
 
     def integer(self, low: int, high: int) -> int:
-        """Uniform in low..high, both included."""
+        """Return a number uniform in low..high, both included."""
         return low + int(self._roll() * (high - low + 1))
 
     def choose(self, items: Sequence[T]) -> T:
-        """One of the items, all equally likely."""
+        """Return one of the items, all equally likely."""
         return items[int(self._roll() * len(items))]
 
     def weighted(self, items: Sequence[T], weights: Sequence[float]) -> T:
-        """One of the items, in proportion to its weight."""
+        """Return one of the items, in proportion to its weight."""
         left = self._roll() * sum(weights)
         for item, weight in zip(items, weights, strict=True):
             left -= weight
@@ -44,9 +44,9 @@ class Dice:
         return items[-1]
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
-        """The items in random order."""
+        """Return the items in random order."""
         return [item for _, _, item in sorted((self._roll(), i, x) for i, x in enumerate(items))]
 
     def sample(self, items: Sequence[T], count: int) -> list[T]:
-        """`count` different items in random order (all of them when there are fewer)."""
+        """Return `count` different items in random order (all of them when there are fewer)."""
         return self.shuffled(items)[:count]

@@ -1,6 +1,6 @@
 """Silhouettes of shirts, dresses, jackets, trousers and skirts, laid flat."""
 
-from ulsdram_core.demo.facts import Facts
+from ulsdram_core.demo.entry import Entry
 from ulsdram_core.demo.sketch import Sketch, box, ellipse, flipped, mirrored
 
 _FIT_WIDTH = {"slim": -0.075, "classic": 0.0, "loose": 0.1}
@@ -58,11 +58,11 @@ def _add_collar(sketch: Sketch, half: float) -> None:
         sketch.add(ellipse((0.0, 0.2 + 0.14 * i), 0.014, 0.014), "button")
 
 
-def draw_shirt(facts: Facts) -> Sketch:
-    """A top, 0.85 tall."""
-    values = facts.values
-    width = 0.235 + _FIT_WIDTH[values["fit"]] + 0.015 * facts.cut
-    shoulder = 0.2 if values["sleeve_length"] == "sleeveless" else 0.235 + 0.02 * facts.cut
+def draw_shirt(entry: Entry) -> Sketch:
+    """Return a top, 0.85 tall."""
+    values = entry.values
+    width = 0.235 + _FIT_WIDTH[values["fit"]] + 0.015 * entry.cut
+    shoulder = 0.2 if values["sleeve_length"] == "sleeveless" else 0.235 + 0.02 * entry.cut
     armpit = min(shoulder - 0.015, width)
     body = mirrored([(0.11, 0), (shoulder, 0.05), (armpit, 0.27), (width, 0.55), (width, 0.85)])
     sketch = Sketch(cloth=[body])
@@ -72,11 +72,11 @@ def draw_shirt(facts: Facts) -> Sketch:
     return sketch
 
 
-def draw_dress(facts: Facts) -> Sketch:
-    """A dress, narrow at the waist and wide at the hem."""
-    values = facts.values
+def draw_dress(entry: Entry) -> Sketch:
+    """Return a dress, narrow at the waist and wide at the hem."""
+    values = entry.values
     bottom = {"short": 0.8, "midi": 1.05, "long": 1.36}[values["length"]]
-    hem = 0.24 + 0.08 * facts.cut + 0.06 * (bottom - 0.8)
+    hem = 0.24 + 0.08 * entry.cut + 0.06 * (bottom - 0.8)
     shoulder = 0.165 if values["sleeve_length"] == "sleeveless" else 0.19
     body = mirrored(
         [(0.1, 0), (shoulder, 0.045), (0.165, 0.25), (0.13, 0.4), (0.2, 0.55), (hem, bottom)]
@@ -90,10 +90,10 @@ def draw_dress(facts: Facts) -> Sketch:
     return sketch
 
 
-def draw_jacket(facts: Facts) -> Sketch:
-    """A jacket with lapels, pockets and a hem band, zipped or buttoned."""
-    values = facts.values
-    width = 0.28 + _FIT_WIDTH[values["fit"]] + 0.01 * facts.cut
+def draw_jacket(entry: Entry) -> Sketch:
+    """Return a jacket with lapels, pockets and a hem band, zipped or buttoned."""
+    values = entry.values
+    width = 0.28 + _FIT_WIDTH[values["fit"]] + 0.01 * entry.cut
     shoulder = 0.25 if values["sleeve_length"] == "sleeveless" else 0.275
     armpit = min(shoulder - 0.015, width)
     body = mirrored([(0.1, -0.02), (shoulder, 0.05), (armpit, 0.27), (width, 0.6), (width, 0.82)])
@@ -131,11 +131,11 @@ def _add_waistband(sketch: Sketch, waist: str, half: float) -> None:
         sketch.line([(-half, 0.008), (0, 0.05), (half, 0.008)], "dark", 0.018)
 
 
-def draw_trousers(facts: Facts) -> Sketch:
-    """Two legs: shorts, cropped or full."""
-    values = facts.values
+def draw_trousers(entry: Entry) -> Sketch:
+    """Return two legs: shorts, cropped or full."""
+    values = entry.values
     bottom = {"short": 0.42, "cropped": 0.74, "long": 1.1}[values["length"]]
-    leg = {"slim": 0.085, "classic": 0.135, "loose": 0.22}[values["fit"]] + 0.01 * facts.cut
+    leg = {"slim": 0.085, "classic": 0.135, "loose": 0.22}[values["fit"]] + 0.01 * entry.cut
     leg += 0.035 if values["length"] == "short" else 0.0
     outer = {"slim": 0.18, "classic": 0.2, "loose": 0.24}[values["fit"]]
     right = [(0.0, 0.0), (0.17, 0.0), (outer, 0.2), (0.04 + leg, bottom), (0.03, bottom), (0, 0.3)]
@@ -150,11 +150,11 @@ def draw_trousers(facts: Facts) -> Sketch:
     return sketch
 
 
-def draw_skirt(facts: Facts) -> Sketch:
-    """A flared skirt with pleats."""
-    values = facts.values
+def draw_skirt(entry: Entry) -> Sketch:
+    """Return a flared skirt with pleats."""
+    values = entry.values
     bottom = {"short": 0.36, "midi": 0.66, "long": 1.06}[values["length"]]
-    hem = 0.26 + 0.1 * facts.cut + 0.08 * (bottom - 0.36)
+    hem = 0.26 + 0.1 * entry.cut + 0.08 * (bottom - 0.36)
     body = mirrored([(0.15, 0.0), (0.15 + (hem - 0.15) * 0.55, bottom * 0.45), (hem, bottom)])
     sketch = Sketch(cloth=[body])
     for x in (-0.66, -0.33, 0.0, 0.33, 0.66):

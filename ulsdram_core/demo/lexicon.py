@@ -11,24 +11,24 @@ from functools import cache
 
 from ulsdram_core.demo.attributes import CATEGORIES, VALUES
 from ulsdram_core.demo.dice import Dice
-from ulsdram_core.demo.facts import Facts
+from ulsdram_core.demo.entry import Entry
 from ulsdram_core.schema import GoldSpan
 
 _MARK = re.compile(r"\[(\w+)\|([^\]]+)\]")
 
 
 def mark(attribute: str, value: str) -> str:
-    """The value as a gold mark."""
+    """Return the value as a gold mark."""
     return f"[{attribute}|{value}]"
 
 
 def strip_marks(marked: str) -> str:
-    """The same words, none of them gold."""
+    """Return the same words, none of them gold."""
     return _MARK.sub(r"\2", marked)
 
 
 def read_marks(marked: str, source: str) -> tuple[str, tuple[GoldSpan, ...]]:
-    """The text and its gold; a mark may have been upper- or lower-cased as a whole."""
+    """Return the text and its gold; a mark may have been upper- or lower-cased as a whole."""
     pieces: list[str] = []
     gold: list[GoldSpan] = []
     length = last = 0
@@ -71,18 +71,18 @@ class Lexicon:
     sentence_joiner: str
 
     def word(self, attribute: str, key: str, dice: Dice) -> str:
-        """The bare value, marked."""
+        """Return the bare value, marked."""
         return mark(attribute, dice.choose(self.words[attribute][key]))
 
     def phrase(self, attribute: str, key: str, dice: Dice) -> str:
-        """The value as it is usually said, marked: `[sleeve_length|Short] Sleeve`."""
+        """Return the value as it is usually said, marked: `[sleeve_length|Short] Sleeve`."""
         word = self.word(attribute, key, dice)
         if (attribute, key) in self.standalone or attribute not in self.phrases:
             return word
         return dice.choose(self.phrases[attribute]).replace("{}", word)
 
     def either(self, attribute: str, keys: tuple[str, str], *, true: str, dice: Dice) -> str:
-        """Both values as one offer, only the true one gold: `[sleeve_length|Long]/Short Sleeve`."""
+        """Return both as one offer, the true one gold: `[sleeve_length|Long]/Short Sleeve`."""
         can_share = attribute in self.phrases and not any(
             (attribute, key) in self.standalone for key in keys
         )
@@ -93,41 +93,41 @@ class Lexicon:
         )
         return self.phrases[attribute][0].replace("{}", both) if can_share else both
 
-    def material(self, facts: Facts, dice: Dice) -> str:
-        """The material or, of a blend, both."""
-        first = self.phrase("material", facts.values["material"], dice)
-        if facts.second_material is None:
+    def material(self, entry: Entry, dice: Dice) -> str:
+        """Return the material or, of a blend, both."""
+        first = self.phrase("material", entry.values["material"], dice)
+        if entry.second_material is None:
             return first
-        second = self.word("material", facts.second_material, dice)
+        second = self.word("material", entry.second_material, dice)
         return dice.choose(self.blends).format(
-            a=self.word("material", facts.values["material"], dice), b=second
+            a=self.word("material", entry.values["material"], dice), b=second
         )
 
-    def brand(self, facts: Facts) -> str:
-        """The brand's name, unmarked, with its color if it carries one."""
-        if not facts.is_noun_brand:
-            return self.coined_brands[facts.brand]
-        noun = self.noun_brands[facts.brand]
-        if facts.brand_color is None:
+    def brand(self, entry: Entry) -> str:
+        """Return the brand's name, unmarked, with its color if it carries one."""
+        if not entry.is_noun_brand:
+            return self.coined_brands[entry.brand]
+        noun = self.noun_brands[entry.brand]
+        if entry.brand_color is None:
             return noun
-        return self.words["color"][facts.brand_color][0] + self.brand_join + noun
+        return self.words["color"][entry.brand_color][0] + self.brand_join + noun
 
     def type(self, category: str, dice: Dice) -> str:
-        """A type word of the category, marked."""
+        """Return a type word of the category, marked."""
         return mark("type", dice.choose(self.types[category]))
 
-    def specs(self, facts: Facts) -> tuple[tuple[str, str], ...]:
-        """Every true (attribute, value), said or not, each value in its first wording."""
-        pairs = [("brand", self.brand(facts)), ("type", self.types[facts.category][0])]
-        pairs += [(name, self.words[name][key][0]) for name, key in facts.values.items()]
-        if facts.second_material is not None:
-            pairs.append(("material", self.words["material"][facts.second_material][0]))
+    def specs(self, entry: Entry) -> tuple[tuple[str, str], ...]:
+        """Return every true (attribute, value), said or not, each value in its first wording."""
+        pairs = [("brand", self.brand(entry)), ("type", self.types[entry.category][0])]
+        pairs += [(name, self.words[name][key][0]) for name, key in entry.values.items()]
+        if entry.second_material is not None:
+            pairs.append(("material", self.words["material"][entry.second_material][0]))
         return tuple(pairs)
 
 
 @cache
 def find_readings(lexicon: Lexicon) -> dict[str, dict[str, tuple[str, ...]]]:
-    """word -> category -> attributes it may be a value of, for words read in several ways.
+    """Return word -> category -> attributes it may be a value of, for words read in several ways.
 
     "Round" is a neckline of a dress, the toe of a shoe, the dial of a watch.
     """

@@ -45,7 +45,7 @@ def second_night(
     broken: float = 0.005,
     vanished: float = 0.005,
 ) -> Iterator[NightRow]:
-    """Each product's second night, in order; a fate depends on seed and product_id only.
+    """Return each product's second night, in order; a fate depends on seed and product_id only.
 
     `changed` (a new title or picture), `broken` (a picture) and `vanished` are shares of the
     products. One without a picture keeps having none: its title changes instead.
@@ -93,7 +93,7 @@ def _apply(product: DemoProduct, fate: Fate, dice: Dice) -> DemoProduct | None:
 
 
 def _change_title(product: DemoProduct, dice: Dice) -> DemoProduct:
-    """The title with a code before or after it; the gold moves along."""
+    """Return the title with a code before or after it; the gold moves along."""
     code = f"({dice.integer(100, 999)})"
     if dice.chance(0.5):
         return replace(product, title=f"{product.title} {code}")
@@ -108,7 +108,7 @@ def _change_title(product: DemoProduct, dice: Dice) -> DemoProduct:
 
 
 def _mirror_picture(product: DemoProduct, data: bytes, dice: Dice) -> DemoProduct:
-    """The picture seen in a mirror, encoded anew."""
+    """Return the picture seen in a mirror, encoded anew."""
     stream = BytesIO()
     with Image.open(BytesIO(data)) as picture:
         side = picture.width

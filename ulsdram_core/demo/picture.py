@@ -11,14 +11,14 @@ from ulsdram_core.demo.scene import Drawing
 
 
 def encode_jpeg(drawing: Drawing, quality: int) -> bytes:
-    """The drawing as a JPEG file."""
+    """Return the drawing as a JPEG file."""
     stream = BytesIO()
     Image.fromarray(drawing.pixels).save(stream, "JPEG", quality=quality)
     return stream.getvalue()
 
 
 def crop_drawing(drawing: Drawing, dice: Dice) -> Drawing:
-    """The drawing with 4 to 8 percent of its width and height cut off, as large as before."""
+    """Return the drawing with 4 to 8 percent of each side cut off, as large as before."""
     side = drawing.pixels.shape[0]
     edge = side * dice.between(0.92, 0.96)
     left, top = dice.between(0, side - edge), dice.between(0, side - edge)

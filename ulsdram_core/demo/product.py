@@ -32,7 +32,7 @@ class DemoProduct:
     updated_at: datetime
 
     def to_product(self) -> Product:
-        """The row as the extractor sees it, with gold; no description where it is empty."""
+        """Return the row as the extractor sees it, with gold; no description where it is empty."""
         texts = {"title": self.title}
         if self.description:
             texts["description"] = self.description

@@ -12,7 +12,7 @@ from ulsdram_core.demo.accessories import draw_bag, draw_shoes, draw_watch
 from ulsdram_core.demo.attributes import COLORS
 from ulsdram_core.demo.cloth import RGB, blend, mix_paints, weave_cloth
 from ulsdram_core.demo.dice import Dice
-from ulsdram_core.demo.facts import Facts
+from ulsdram_core.demo.entry import Entry
 from ulsdram_core.demo.garments import (
     draw_dress,
     draw_jacket,
@@ -23,7 +23,6 @@ from ulsdram_core.demo.garments import (
 from ulsdram_core.demo.sketch import Point, Sketch
 
 Box = tuple[int, int, int, int]
-SMALL_SHARE = 0.25  # a small product's box covers less than this share of the picture
 _FINE = 2  # pixels drawn for each pixel kept, along each side
 
 _DRAW = {
@@ -59,7 +58,7 @@ class Pose:
     mirror: float  # 1 or -1
 
     def place(self, points: Sequence[Point]) -> list[Point]:
-        """The points in pixels."""
+        """Return the points in pixels."""
         cos, sin = math.cos(self.angle) * self.unit, math.sin(self.angle) * self.unit
         return [
             (
@@ -76,7 +75,7 @@ def _extent(points: Sequence[Point]) -> tuple[float, float, float, float]:
 
 
 def choose_pose(sketch: Sketch, side: int, *, is_small: bool, dice: Dice) -> Pose:
-    """Where the product lies: small and off-centre, or large and near the centre."""
+    """Return where the product lies: small and off-centre, or large and near the centre."""
     angle = math.radians(dice.between(-9, 9))
     mirror = dice.choose((1.0, -1.0))
     corners = sketch.points()
@@ -102,7 +101,7 @@ def choose_pose(sketch: Sketch, side: int, *, is_small: bool, dice: Dice) -> Pos
 
 
 def _draw_background(side: int, dice: Dice) -> Image.Image:
-    """Mostly plain and light; at times tinted, with a floor, or in a strong color."""
+    """Return a background: mostly plain and light, at times tinted, floored or strong."""
     kind = dice.between(0, 1)
     grey = dice.integer(222, 252)
     wall: RGB = (grey, grey, max(0, grey - dice.integer(0, 8)))
@@ -121,7 +120,7 @@ def _draw_background(side: int, dice: Dice) -> Image.Image:
 
 
 def _draw_distractor(picture: Image.Image, keep_out: Sequence[float], dice: Dice) -> None:
-    """A badge or a thing of any color in the corner that is farthest from the product."""
+    """Draw a badge or a thing of any color in the corner farthest from the product."""
     side = picture.width
     draw = ImageDraw.Draw(picture)
     size = dice.between(0.09, 0.2) * side
@@ -143,18 +142,18 @@ def _draw_distractor(picture: Image.Image, keep_out: Sequence[float], dice: Dice
 
 
 def _paint(
-    picture: Image.Image, sketch: Sketch, *, facts: Facts, pose: Pose, dice: Dice
+    picture: Image.Image, sketch: Sketch, *, entry: Entry, pose: Pose, dice: Dice
 ) -> Image.Image:
-    """Draws the product upon the picture; returns its mask, as large as the picture."""
+    """Draw the product upon the picture; return its mask, as large as the picture."""
     mask = Image.new("L", picture.size)
     stencil = ImageDraw.Draw(mask)
     draw = ImageDraw.Draw(picture)
-    paints = mix_paints(facts)
+    paints = mix_paints(entry)
     outlines = [pose.place(polygon) for polygon in sketch.cloth]
     for outline in outlines:
         stencil.polygon(outline, fill=255)
     area = mask.getbbox() or (0, 0, 1, 1)
-    cloth = weave_cloth(facts, (area[2] - area[0], area[3] - area[1]), pose.unit, dice)
+    cloth = weave_cloth(entry, (area[2] - area[0], area[3] - area[1]), pose.unit, dice)
     picture.paste(cloth, area[:2], mask.crop(area))
     seam = max(1, round(0.012 * pose.unit))
     for outline in outlines:
@@ -173,7 +172,7 @@ def _paint(
 
 
 def _fold(mask: NDArray[np.bool_], dice: Dice) -> NDArray[np.float64]:
-    """Soft slanted waves of light on the product, 0 elsewhere; [S, S]."""
+    """Return soft slanted waves of light on the product, 0 elsewhere; [S, S]."""
     waves, phase = dice.between(3, 7), dice.between(0, 2 * math.pi)
     # sin(a + b) from sines per row and column, by `math`: numpy's own differ between processors.
     side = mask.shape[0]
@@ -185,7 +184,7 @@ def _fold(mask: NDArray[np.bool_], dice: Dice) -> NDArray[np.float64]:
 
 
 def _light(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], dice: Dice) -> NDArray[np.uint8]:
-    """The picture under a lamp: a gain, a ramp across, soft folds on the product."""
+    """Return the picture under a lamp: a gain, a ramp across, soft folds on the product."""
     gain, turn, ramp = dice.between(0.86, 1.06), dice.between(0, 2 * math.pi), dice.between(0, 0.09)
     warmth = dice.between(-0.025, 0.025)
     axis = np.linspace(-1, 1, pixels.shape[0])
@@ -197,9 +196,9 @@ def _light(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], dice: Dice) -> ND
     return lit
 
 
-def draw_scene(facts: Facts, size: int, *, small_share: float, dice: Dice) -> Drawing:
-    """A photograph of the product, `size` pixels square."""
-    sketch = _DRAW[facts.category](facts)
+def draw_scene(entry: Entry, size: int, *, small_share: float, dice: Dice) -> Drawing:
+    """Return a photograph of the product, `size` pixels square."""
+    sketch = _DRAW[entry.category](entry)
     side = size * _FINE
     is_small = dice.chance(small_share)
     pose = choose_pose(sketch, side, is_small=is_small, dice=dice)
@@ -207,7 +206,7 @@ def draw_scene(facts: Facts, size: int, *, small_share: float, dice: Dice) -> Dr
     if dice.chance(0.25):
         _draw_distractor(picture, _extent(pose.place(sketch.points())), dice)
     _drop_shadow(picture, sketch, pose)
-    mask = _paint(picture, sketch, facts=facts, pose=pose, dice=dice).reduce(_FINE)
+    mask = _paint(picture, sketch, entry=entry, pose=pose, dice=dice).reduce(_FINE)
     pixels = np.asarray(picture.reduce(_FINE))
     is_product = np.asarray(mask) > 0
     box = mask.getbbox()

@@ -25,33 +25,33 @@ class Sketch:
     details: list[Detail] = field(default_factory=list)
 
     def add(self, points: Sequence[Point], paint: str) -> None:
-        """A filled shape."""
+        """Add a filled shape."""
         self.details.append(Detail(list(points), paint))
 
     def line(self, points: Sequence[Point], paint: str, width: float) -> None:
-        """An open line."""
+        """Add an open line."""
         self.details.append(Detail(list(points), paint, width))
 
     def points(self) -> Polygon:
-        """All corners, to find the extent."""
+        """Return all corners, to find the extent."""
         corners = [point for polygon in self.cloth for point in polygon]
         return corners + [point for detail in self.details for point in detail.points]
 
 
 def mirrored(right: Sequence[Point]) -> Polygon:
-    """The closed outline whose right half runs from top to bottom."""
+    """Return the closed outline whose right half runs from top to bottom."""
     return [*right, *((-x, y) for x, y in reversed(right))]
 
 
 def flipped(points: Sequence[Point]) -> Polygon:
-    """The shape seen in a mirror."""
+    """Return the shape seen in a mirror."""
     return [(-x, y) for x, y in points]
 
 
 def ellipse(
     center: Point, radius_x: float, radius_y: float, span: tuple[float, float] = (0.0, 1.0)
 ) -> Polygon:
-    """An ellipse, or the arc of it between two turns (0 is right, 0.25 is down)."""
+    """Return an ellipse, or the arc of it between two turns (0 is right, 0.25 is down)."""
     steps = 24
     turns = (span[0] + (span[1] - span[0]) * i / steps for i in range(steps + 1))
     return [
@@ -64,5 +64,5 @@ def ellipse(
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Polygon:
-    """An upright rectangle."""
+    """Return an upright rectangle."""
     return [(left, top), (right, top), (right, bottom), (left, bottom)]

@@ -7,7 +7,7 @@ Split = Literal["train", "valid", "test"]
 
 
 def split(catalog_id: str) -> Split:
-    """80 % train, 10 % valid, 10 % test; listings of one product are in one part."""
+    """Return the part: 80 % train, 10 % valid, 10 % test; a product has all listings in one."""
     share = int.from_bytes(sha256(catalog_id.encode()).digest()[:8], "big") / 2**64
     if share < 0.8:
         return "train"

@@ -13,7 +13,7 @@ BLOCK_ROWS = 1024
 
 
 def soft_cross_entropy(logits_RN: Tensor, targets: TargetRows) -> Tensor:
-    """Sum over the rows of the cross-entropy with label rows instead of label numbers."""
+    """Sum over the rows the cross-entropy with label rows instead of label numbers."""
     agreement = (targets.weight_RN * logits_RN).sum()
     if targets.ignored_RN is not None:
         logits_RN = logits_RN.masked_fill(targets.ignored_RN, float("-inf"))
@@ -27,7 +27,7 @@ def contrast(
     targets: TargetRows,
     start: int,
 ) -> Tensor:
-    """Mean of both directions, summed over the rows from `start` on; divide by N outside."""
+    """Sum the mean of both directions over the rows from `start` on; divide by N outside."""
     rows = slice(start, start + len(targets.weight_RN))
     to_texts = scale * picture_NE[rows] @ text_NE.mT
     to_pictures = scale * text_NE[rows] @ picture_NE.mT
@@ -43,7 +43,7 @@ def backward_contrast(
     targets: TargetConfig,
     rows: tuple[int, int],
 ) -> float:
-    """Back-propagate the loss of the half-open `rows`, over N; returns its value.
+    """Back-propagate the loss of the half-open `rows`, over N; return its value.
 
     Block by block, so that similarities take BLOCK_ROWS x N numbers, not N x N.
     """

@@ -83,7 +83,7 @@ class DualEncoder(nn.Module):
         return PairVectors(self.project_texts(texts), self.project_pictures(pictures))
 
     def text_features(self, batch: Batch) -> Tensor:
-        """[B, H] what the text encoder makes of each text, before the head."""
+        """Return [B, H] what the text encoder makes of each text, before the head."""
         embedded = self.text_encoder.embed(batch.piece_ids_BL, batch.piece_types_BL)
         last_BLH, _ = self.text_encoder(embedded, batch.piece_mask_BL)
         if self.config.pooling == "first":
@@ -92,21 +92,21 @@ class DualEncoder(nn.Module):
         return (last_BLH * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1)
 
     def picture_features(self, batch: Batch) -> Tensor:
-        """[B, V] mean over the regions of each pair's pictures; zeros where there is none."""
+        """Return [B, V] the mean over the regions of each pair's pictures; zeros without any."""
         features_KV = self.image_encoder(batch.pictures_K3SS).mean(1)
         links = PictureRegions(features_KV[batch.picture_M], batch.window_M, batch.num_windows)
         return links.mean_over_pictures(features_KV[batch.picture_M])
 
     def project_texts(self, features_BH: Tensor) -> Tensor:
-        """Text features to embeddings [B, E]."""
+        """Project text features to embeddings [B, E]."""
         return _unit(self.text_head(features_BH))
 
     def project_pictures(self, features_BV: Tensor) -> Tensor:
-        """Picture features to embeddings [B, E]."""
+        """Project picture features to embeddings [B, E]."""
         return _unit(self.image_head(features_BV))
 
     def scale(self) -> Tensor:
-        """What similarities are multiplied by: the inverse of the temperature."""
+        """Return what similarities are multiplied by: the inverse of the temperature."""
         return self.log_scale.exp()
 
     @torch.no_grad()

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ulsdram_core.batch import Batch, Example, collate, length_batches
 from ulsdram_core.eclip.parts import EclipParts, load_eclip
-from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.precision import PrecisionChoice, autocast, choose_device, choose_precision
+from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.text import TextError, TextProcessor, Window
 
 
@@ -29,7 +29,7 @@ class Vectors:
     has_picture_N: Tensor
 
     def joint(self) -> Tensor:
-        """[N, E] unit mean of both embeddings, or the one that there is; zeros without any."""
+        """Return [N, E] the unit mean of both embeddings, or the one there is; else zeros."""
         return F.normalize(self.text + self.picture, dim=-1)
 
 
@@ -60,18 +60,18 @@ class Embedder:
         return cls(load_eclip(path), precision=precision)
 
     def embed(self, products: Sequence[DecodedProduct]) -> Vectors:
-        """Unit embeddings [N, E] of both kinds."""
+        """Return unit embeddings [N, E] of both kinds."""
         return self.project(self.features(products))
 
     def project(self, found: Vectors) -> Vectors:
-        """Features as embeddings."""
+        """Return the features as embeddings."""
         texts = self._project(found.text, found.has_text_N, is_text=True)
         pictures = self._project(found.picture, found.has_picture_N, is_text=False)
         return Vectors(texts, pictures, found.has_text_N, found.has_picture_N)
 
     @torch.inference_mode()
     def features(self, products: Sequence[DecodedProduct]) -> Vectors:
-        """What the encoders make of them before the heads: text [N, H], picture [N, V]."""
+        """Return what the encoders make of them before the heads: text [N, H], picture [N, V]."""
         model = self.model
         texts = torch.zeros(len(products), model.text_encoder.hidden)
         pictures = torch.zeros(len(products), model.image_encoder.region_dim)

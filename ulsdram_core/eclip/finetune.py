@@ -57,7 +57,7 @@ class Classifier(nn.Module):
         self.layer = nn.Linear(width, num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
-        """[B, C] logits."""
+        """Return [B, C] logits."""
         parts = [F.normalize(feature(batch), dim=-1) for feature in self._features]
         # Unit features are small; without a factor the layer would have to grow first.
         return self.layer(10 * torch.cat(parts, dim=1))
@@ -96,7 +96,7 @@ def fine_tune(
 def classify_pairs(
     model: Classifier, pairs: Sequence[Pair], *, picture_size: int, batch_size: int = 64
 ) -> Tensor:
-    """[N, C] logits of pairs, in order."""
+    """Return [N, C] logits of pairs, in order."""
     found = []
     for start in range(0, len(pairs), batch_size):
         places = list(range(start, min(start + batch_size, len(pairs))))

@@ -19,11 +19,11 @@ class GrowthConfig(BaseModel):
     )
 
     def start(self) -> "Growth":
-        """The state at the beginning of a run."""
+        """Return the state at the beginning of a run."""
         return Growth(min(self.start_streams, self.max_streams))
 
     def after(self, state: "Growth", loss: float) -> "Growth":
-        """The state after a validation.
+        """Return the state after a validation.
 
         Validation is always done in batches of one size, so losses compare across growths.
         """

@@ -1,7 +1,7 @@
 """Pairs of a text and a picture, with the number of the product that they list."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from ulsdram_core.batch import Batch, Example, collate
-from ulsdram_core.errors import PictureError
-from ulsdram_core.image import ImageConfig, decode_picture
 from ulsdram_core.schema import Product
 from ulsdram_core.seeding import generator_of
 from ulsdram_core.text import TextError, TextProcessor, Window
@@ -39,7 +37,7 @@ class PairBatch:
 
 
 def catalog_number(catalog_id: str | None, product_id: str) -> int:
-    """63 bits that stand for a catalogue entry; a listing without one is a product of its own."""
+    """Return 63 bits that stand for a catalogue entry; a listing without one stands for itself."""
     key = f"catalog {catalog_id}" if catalog_id is not None else f"product {product_id}"
     digest = hashlib.blake2b(key.encode(errors="replace"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -48,7 +46,7 @@ def catalog_number(catalog_id: str | None, product_id: str) -> int:
 def make_pair(
     product: Product, pictures: Sequence[np.ndarray], text: TextProcessor, catalog_id: str | None
 ) -> Pair | None:
-    """A product with decoded pictures as a pair; None where text or picture cannot be used.
+    """Return a product with decoded pictures as a pair; None where text or picture cannot be used.
 
     A text longer than one window is read up to there: what a product is stands at its beginning.
     """
@@ -59,22 +57,6 @@ def make_pair(
     if not windows or not pictures:
         return None
     return Pair(windows[0], tuple(pictures), catalog_number(catalog_id, product.product_id))
-
-
-def read_pairs(
-    products: Sequence[tuple[Product, str | None]], text: TextProcessor, image: ImageConfig
-) -> Iterator[Pair]:
-    """Decode (product, catalog id) rows; rows without usable text or picture are left out."""
-    for product, catalog_id in products:
-        pictures = []
-        for data in product.pictures:
-            try:
-                pictures.append(decode_picture(data, image))
-            except PictureError:
-                continue
-        pair = make_pair(product, pictures, text, catalog_id)
-        if pair is not None:
-            yield pair
 
 
 def collate_pairs(pairs: Sequence[Pair], *, picture_size: int) -> PairBatch:
@@ -107,7 +89,7 @@ def _one_picture(pair: Pair, chance: torch.Generator) -> Pair:
 
 
 def order_pairs(catalogs: Sequence[int], generator: torch.Generator, *, group: int) -> list[int]:
-    """Random order of the pairs that keeps up to `group` listings of a product side by side.
+    """Draw an order of the pairs that keeps up to `group` listings of a product side by side.
 
     So they meet in one batch, where the targets can tell them from mismatches; more of them would
     crowd out other products.

@@ -99,7 +99,7 @@ def load_eclip(path: str | Path) -> EclipParts:
 
 
 def read_eclip_config(folder: Path) -> EclipConfig:
-    """The config of a model directory, without its weights."""
+    """Return the config of a model directory, without its weights."""
     path = folder / CONFIG
     if read_field(path, "kind") != KIND:
         raise CheckpointError(

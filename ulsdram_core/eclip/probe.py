@@ -23,7 +23,7 @@ class LinearProbe:
     bias_C: Tensor
 
     def logits(self, vectors_ND: Tensor) -> Tensor:
-        """[N, C] scores."""
+        """Return [N, C] scores."""
         return F.linear((vectors_ND - self.mean_D) / self.deviation_D, self.weight_CD, self.bias_C)
 
 
@@ -75,7 +75,7 @@ def choose_probe(
 
 
 def k_means(vectors_ND: Tensor, num_clusters: int, *, seed: int, steps: int = 50) -> Tensor:
-    """[N] cluster numbers; spherical k-means on unit vectors, started by k-means++."""
+    """Return [N] cluster numbers; spherical k-means on unit vectors, started by k-means++."""
     unit_ND = F.normalize(vectors_ND, dim=-1)
     chance = torch.Generator().manual_seed(seed)
     places = [int(torch.randint(len(unit_ND), (1,), generator=chance))]

@@ -14,7 +14,7 @@ BLOCK = 1024
 def best_matches(
     query_QE: Tensor, gallery_GE: Tensor, k: int, *, own_Q: Tensor | None = None
 ) -> Tensor:
-    """[Q, min(k, G)] gallery places by falling inner product.
+    """Return [Q, min(k, G)] gallery places by falling inner product.
 
     `own_Q` names a gallery place per query that is no answer (the query itself); -1 for none.
     """
@@ -33,7 +33,7 @@ def best_matches(
 def hits_at(
     matches_QK: Tensor, query_group_Q: Tensor, gallery_group_G: Tensor, ks: Sequence[int]
 ) -> dict[int, Tensor]:
-    """[Q] bool for every k: whether one of the k best matches is of the query's group."""
+    """Return [Q] bool for every k: whether one of the k best matches is of the query's group."""
     is_hit_QK = gallery_group_G[matches_QK] == query_group_Q[:, None]
     return {k: is_hit_QK[:, :k].any(1) for k in ks}
 
@@ -47,7 +47,7 @@ def recall_at(
     ks: Sequence[int] = (1, 5, 10),
     own_Q: Tensor | None = None,
 ) -> dict[int, float]:
-    """Share of queries with a match of their group among the k best."""
+    """Return the share of queries with a match of their group among the k best."""
     matches = best_matches(query_QE, gallery_GE, max(ks), own_Q=own_Q)
     hits = hits_at(matches, query_group_Q, gallery_group_G, ks)
     return {k: float(hit.float().mean()) if len(hit) else 0.0 for k, hit in hits.items()}

@@ -102,7 +102,7 @@ class MultiStream:
     def _contrast(
         self, streams: Sequence[PairBatch], vectors: Sequence[PairVectors]
     ) -> tuple[BatchLoss, Tensor, Tensor]:
-        """The loss of this worker's rows, and the gradient of the whole loss by its embeddings."""
+        """Return the loss of this worker's rows and the whole loss's gradient by its embeddings."""
         empty = torch.zeros(0, self.model.config.dim, device=self.model.log_scale.device)
         none = torch.zeros(0, dtype=torch.long, device=empty.device)
         texts = self.workers.gather(torch.cat([empty, *(v.text_BE.detach() for v in vectors)]))

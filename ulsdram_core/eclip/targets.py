@@ -27,7 +27,7 @@ class TargetConfig(BaseModel):
     )
 
     def rows(self, catalog_N: Tensor, start: int, end: int) -> "TargetRows":
-        """Label rows of the pairs start..end-1; pairs with equal numbers are one product."""
+        """Return label rows of pairs start..end-1; those with equal numbers are one product."""
         is_same_RN = catalog_N[start:end, None] == catalog_N[None, :]
         own_RN = torch.zeros_like(is_same_RN)
         places = torch.arange(end - start, device=catalog_N.device)

@@ -29,7 +29,7 @@ def embed_pairs(
     picture_size: int,
     precision: Precision = "fp32",
 ) -> PairVectors:
-    """Embeddings of pairs in order, on the CPU."""
+    """Return embeddings of pairs in order, on the CPU."""
     device = model.log_scale.device
     found = []
     for start in range(0, len(pairs), stream_pairs):
@@ -40,27 +40,10 @@ def embed_pairs(
     return PairVectors(texts, torch.cat([v.picture_BE for v in found]).cpu())
 
 
-def validate_pairs(
-    model: DualEncoder,
-    pairs: Sequence[Pair],
-    targets: TargetConfig,
-    *,
-    stream_pairs: int,
-    picture_size: int,
-    precision: Precision = "fp32",
-) -> dict[str, float]:
-    """Loss per pair and R@k in both directions; any listing of the same product is a hit."""
-    vectors = embed_pairs(
-        model, pairs, stream_pairs=stream_pairs, picture_size=picture_size, precision=precision
-    )
-    catalogs = torch.tensor([pair.catalog for pair in pairs])
-    return pair_figures(vectors, catalogs, float(model.scale().detach()), targets)
-
-
 def pair_figures(
     vectors: PairVectors, catalog_N: Tensor, scale: float, targets: TargetConfig
 ) -> dict[str, float]:
-    """The figures of embedded pairs."""
+    """Return the figures of embedded pairs."""
     texts, pictures = vectors.text_BE, vectors.picture_BE
     total = 0.0
     for start in range(0, len(texts), LOSS_PAIRS):

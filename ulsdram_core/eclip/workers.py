@@ -25,7 +25,7 @@ class Workers:
 
     @staticmethod
     def current() -> "Workers":
-        """Those of the process group that this process is in, else this process alone."""
+        """Return the workers of the process group of this process, else it alone."""
         if dist.is_available() and dist.is_initialized():
             return Workers(dist.get_rank(), dist.get_world_size())
         return Workers()

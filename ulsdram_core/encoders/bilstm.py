@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ulsdram_core.encoders.pair_projection import PairProjection
-from ulsdram_core.encoders.recurrence import Plan, Recurrence
+from ulsdram_core.encoders.recurrence import Places, Recurrence
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class RaggedOrder:
         return cls([n for n in sizes if n], order[place_T], unit_T, direction_T)
 
     def places(self, row_N: Tensor, num_units: int) -> Tensor:
-        """Where each place reads a table of [row, unit, direction] with `num_units` units."""
+        """Return where each place reads a table [row, unit, direction] with `num_units` units."""
         unit_T = self.unit_T.clamp(max=num_units - 1)
         return (row_N[self.row_T] * num_units + unit_T) * 2 + self.direction_T
 
@@ -77,14 +77,14 @@ class BiLstm(nn.Module):
             second_T = order.places(gates.row_N, gates.second_SVK.shape[1])
         if gates.scale_NU is not None:
             scale_T1 = gates.scale_NU[order.row_T, order.unit_T, None]
-        plan = Plan(
+        places = Places(
             order.sizes,
             order.places(gates.window_N, num_units),
             second_T,
             keep=torch.is_grad_enabled(),
         )
         weight = self.weight_hidden.to(first_RG.dtype)
-        hidden_TH: Tensor = Recurrence.apply(first_RG, second_RG, scale_T1, weight, plan)
+        hidden_TH: Tensor = Recurrence.apply(first_RG, second_RG, scale_T1, weight, places)
         states = hidden_TH.new_zeros(2 * num_rows * num_units, self.hidden)
         every = torch.arange(num_rows, device=lengths_N.device)
         states = states.index_copy(0, order.places(every, num_units), hidden_TH)

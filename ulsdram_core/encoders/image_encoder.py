@@ -123,7 +123,7 @@ class ImageEncoder(nn.Module):
             norm.eval().requires_grad_(config.weights == "none")
 
     def forward(self, pictures_MCHW: Tensor) -> Tensor:
-        """Pictures uint8 or float in 0..255 [M,3,S,S] -> regions [M,R,D], row by row.
+        """Return regions [M,R,D], row by row, of pictures [M,3,S,S], uint8 or float in 0..255.
 
         No pictures give no regions without running the network.
         """
@@ -252,7 +252,7 @@ class _BlockCost:
             self.multiplications += numbers * weight[0].numel()
 
     def pictures_in_cache(self, bytes_per_number: int) -> int | None:
-        """How many pictures at once keep the block in cache; None: that would not pay."""
+        """Return how many pictures at once keep the block in cache; None: that would not pay."""
         if self.multiplications > _BUSY * self.numbers:
             return None
         return max(1, _CACHED_BYTES // (self.largest * bytes_per_number))

@@ -41,7 +41,7 @@ def _steps(sizes: list[int]) -> Iterator[_Step]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Places:
     """What is read where."""
 
     sizes: list[int]
@@ -67,22 +67,26 @@ class Recurrence(torch.autograd.Function):
         second_RG: Tensor | None,
         scale_T1: Tensor | None,
         weight_2GH: Tensor,
-        plan: Plan,
+        places: Places,
     ) -> Tensor:
         # The state adds up over a row's units, so bf16 would lose it bit by bit.
         dtype = torch.promote_types(first_RG.dtype, torch.float32)
-        width, total, widest = weight_2GH.shape[-1], len(plan.first_T), max(plan.sizes, default=0)
+        width, total, widest = (
+            weight_2GH.shape[-1],
+            len(places.first_T),
+            max(places.sizes, default=0),
+        )
         hidden_TH = first_RG.new_empty(total, width, dtype=dtype)
-        gates_TG = hidden_TH.new_empty(total if plan.keep else 2 * widest, 4 * width)
-        cells_TH = hidden_TH.new_empty(total if plan.keep else 0, width)
+        gates_TG = hidden_TH.new_empty(total if places.keep else 2 * widest, 4 * width)
+        cells_TH = hidden_TH.new_empty(total if places.keep else 0, width)
         hidden = cell = hidden_TH.new_zeros(2, widest, width)
         weight_2HG = weight_2GH.mT
         with full_precision(first_RG.device):
-            for step in _steps(plan.sizes):
-                gates = (step if plan.keep else _Step(0, step.size)).flat(gates_TG)
-                _gather(first_RG, step.flat(plan.first_T), gates)
-                if second_RG is not None and plan.second_T is not None:
-                    extra = second_RG.index_select(0, step.flat(plan.second_T)).to(dtype)
+            for step in _steps(places.sizes):
+                gates = (step if places.keep else _Step(0, step.size)).flat(gates_TG)
+                _gather(first_RG, step.flat(places.first_T), gates)
+                if second_RG is not None and places.second_T is not None:
+                    extra = second_RG.index_select(0, step.flat(places.second_T)).to(dtype)
                     _add_scaled(gates, extra, None if scale_T1 is None else step.flat(scale_T1))
                 gates = gates.view(2, step.size, -1)
                 if step.start:
@@ -93,11 +97,11 @@ class Recurrence(torch.autograd.Function):
                 candidate.tanh_()
                 cell = torch.addcmul(enter * candidate, forget, cell[:, : step.size])
                 hidden = torch.mul(out, cell.tanh(), out=step.of(hidden_TH))
-                if plan.keep:
+                if places.keep:
                     step.of(cells_TH).copy_(cell)
-        if plan.keep:
-            ctx.sizes = plan.sizes
-            saved = (first_RG, second_RG, scale_T1, weight_2GH, plan.first_T, plan.second_T)
+        if places.keep:
+            ctx.sizes = places.sizes
+            saved = (first_RG, second_RG, scale_T1, weight_2GH, places.first_T, places.second_T)
             ctx.save_for_backward(*saved, gates_TG, cells_TH, hidden_TH)
         return hidden_TH
 

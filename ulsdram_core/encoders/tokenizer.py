@@ -13,7 +13,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def load_tokenizer(path_or_name: str | Path) -> PreTrainedTokenizerFast:
-    """A fast tokenizer from a folder, or by hub name where the machine can reach it."""
+    """Return a fast tokenizer from a folder, or by hub name where the machine can reach it."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path_or_name), trust_remote_code=False)
     except OSError as error:
@@ -36,7 +36,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> None
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int = 8_000) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer learned from `texts`; the same texts give the same one.
+    """Learn a lower-casing WordPiece tokenizer; the same texts give the same one.
 
     Every character seen has a piece of its own, so the vocabulary may exceed `vocab_size`;
     letters and digits are always there. Ids 0..4 are SPECIAL_TOKENS.
@@ -62,7 +62,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 8_000) -> PreTrained
 
 
 def _characters(lines: list[str], backend: Tokenizer) -> tuple[list[str], list[str]]:
-    """Characters that the words hold, and those that occur after a word's first; sorted."""
+    """Return characters that the words hold, and those that occur after a word's first; sorted."""
     words: set[str] = set()
     for line in lines:
         normal = backend.normalizer.normalize_str(line)

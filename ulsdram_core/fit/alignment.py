@@ -20,7 +20,7 @@ from ulsdram_core.method.tir import TirFusion
 
 
 def alignment(fusion: TirFusion, output: ModelOutput, batch: Batch, *, scale: float) -> Tensor:
-    """Sum over pictures of a two-way cross-entropy between them and the batch's value words.
+    """Sum over pictures a two-way cross-entropy between them and the batch's value words.
 
     A picture's targets are the words of its own product's gold values, evenly; the other words
     and pictures of this batch are what it is told from, so the term depends on the batch's
@@ -65,7 +65,7 @@ def value_words(batch: Batch) -> ValueWords:
 
 
 def _cross_entropy(logits_XY: Tensor, target_XY: Tensor) -> Tensor:
-    """Mean over the rows that have a target, each spread evenly over its row's targets."""
+    """Average over the rows that have a target, each spread evenly over its row's targets."""
     rows = target_XY.any(1)
     target_XY = target_XY[rows].to(logits_XY.dtype)
     share_XY = target_XY / target_XY.sum(1, keepdim=True)

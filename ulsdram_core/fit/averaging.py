@@ -28,7 +28,7 @@ class WeightMean:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it the model has the mean weights."""
+        """Give the model the mean weights while it is open."""
         self._swap()
         try:
             yield

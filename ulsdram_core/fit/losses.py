@@ -49,7 +49,7 @@ class LossConfig(BaseModel):
 
 
 def disagreement(output: ModelOutput) -> Tensor:
-    """Sum over windows and attributes of p log(p / q).
+    """Return the sum over windows and attributes of p log(p / q).
 
     p is an attribute's score; q is what the tags say of it: the mean of its B and its I
     probability, each at the unit where it is highest.

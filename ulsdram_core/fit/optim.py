@@ -49,7 +49,7 @@ class OptimConfig(BaseModel):
         return kind(groups, fused=True)
 
     def factor(self, step: int, num_steps: int) -> float:
-        """Learning-rate multiplier at `step` of `num_steps`."""
+        """Return the learning-rate multiplier at `step` of `num_steps`."""
         warmup_steps = self.warmup * num_steps
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)

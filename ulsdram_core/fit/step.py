@@ -66,7 +66,7 @@ class TrainStep:
         return nullcontext() if last or no_sync is None else no_sync()
 
     def _apply(self, terms: float) -> float:
-        """Divide, clip and apply the summed gradient; returns its norm before clipping."""
+        """Divide, clip and apply the summed gradient; return its norm before clipping."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         scale = self.world_size / terms
         norm = scale * float(nn.utils.get_total_norm(gradients))

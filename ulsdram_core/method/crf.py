@@ -1,6 +1,6 @@
 """The linear-chain CRF: pytorch-crf's module with batched decoding and exact gradients.
 
-Log-likelihood, marginals and span probabilities come from the sums in `lattice.py`; gradients are
+Log-likelihood and span probabilities come from the sums in `lattice.py`; gradients are
 posteriors, not a replay of the recursion. What those sums do not cover - masks with gaps, and
 scores spread over more than `MAX_LOG_RANGE` - is left to pytorch-crf's own arithmetic.
 """
@@ -59,7 +59,7 @@ class CRF(torchcrf.CRF):
         mask: Tensor | None = None,
         reduction: str = "sum",
     ) -> Tensor:
-        """Log-likelihood of `tags`: [B] if reduction is none, else a scalar; at least float32.
+        """Return the log-likelihood of `tags`: [B] if reduction is none, else a scalar; >= float32.
 
         It can be differentiated once. Padding may hold anything, in emissions and in tags.
         """
@@ -86,7 +86,7 @@ class CRF(torchcrf.CRF):
 
     @torch.no_grad()
     def decode(self, emissions: Tensor, mask: Tensor | None = None) -> list[list[int]]:
-        """The best tag sequence of each sample, as lists without padding."""
+        """Return the best tag sequence of each sample, as lists without padding."""
         self._validate(emissions, mask=mask)
         emissions_SBT, mask_SB = self._positions_first(emissions, mask)
         if mask_SB is None:
@@ -99,36 +99,15 @@ class CRF(torchcrf.CRF):
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[B, S] int64: the best tag sequences, 0 at padding; stays on the device."""
+        """Return [B, S] int64: the best tag sequences, 0 at padding; stays on the device."""
         emissions_SBT, mask_SB = self._right_padded(emissions, mask)
         return self._best_tags(emissions_SBT, mask_SB).T
-
-    @torch.no_grad()
-    def marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[B, S, T]: each tag's posterior at each position, 0 at padding; at least float32."""
-        emissions_SBT, mask_SB = self._right_padded(emissions, mask)
-        scores = self._scores()
-        log_range = scores.log_range()
-        if log_range <= MAX_LOG_RANGE:
-            potentials = build_potentials(emissions_SBT, mask_SB, scores, log_range)
-            step_LKB, weight_KK = potentials.log_step_LKB.exp_(), potentials.log_weight_KK.exp()
-            every = potentials.renormalise_every
-            joint_LKB, _ = forward_messages(step_LKB, weight_KK, every)
-            joint_LKB.mul_(backward_messages(step_LKB, weight_KK, every).sums_LKB)
-            joint_LKB.div_(joint_LKB.sum(1, keepdim=True))
-            return joint_LKB[:-1, :-1].permute(2, 0, 1).to(emissions_SBT.dtype)
-        with torch.enable_grad():
-            wide_SBT = emissions_SBT.detach().double().requires_grad_()
-            full_SB = _full(wide_SBT) if mask_SB is None else mask_SB
-            total = self._compute_normalizer(wide_SBT, full_SB).sum()
-        (posterior_SBT,) = torch.autograd.grad(total, wide_SBT)
-        return posterior_SBT.transpose(0, 1).to(emissions_SBT.dtype)
 
     @torch.no_grad()
     def span_log_prob(
         self, emissions: Tensor, spans: TagSpans, mask: Tensor | None = None
     ) -> Tensor:
-        """[N] log P(begin_tag at start, inside_tag up to end, no inside_tag at end).
+        """Return [N] log P(begin_tag at start, inside_tag up to end, no inside_tag at end).
 
         That is the probability of exactly this span, whatever is tagged elsewhere. Float64.
         """
@@ -163,7 +142,7 @@ class CRF(torchcrf.CRF):
         return emissions_SBT, mask_SB
 
     def _best_tags(self, emissions_SBT: Tensor, mask_SB: Tensor | None) -> Tensor:
-        """[S, B] int64; as many sequences at once as the table of candidates allows."""
+        """Return [S, B] int64; as many sequences at once as the table of candidates allows."""
         is_cpu = emissions_SBT.device.type == "cpu"
         limit = MAX_CANDIDATES_CPU if is_cpu else MAX_CANDIDATES_GPU
         size = max(1, limit // self.num_tags**2)
@@ -256,7 +235,7 @@ class _LogLikelihood(torch.autograd.Function):
 
 
 def _as_path(given: _Given, num_tags: int) -> tuple[Tensor, Tensor]:
-    """The tags as states [L, B], pad after the end, and each step's move as a flat [K, K] index."""
+    """Return the tags as states [L, B], pad after the end, and each move as a flat [K, K] index."""
     tags_SB, mask_SB, _ = given
     states_LB = tags_SB.new_full((len(tags_SB) + 1, tags_SB.shape[1]), num_tags)
     states_LB[:-1] = tags_SB if mask_SB is None else tags_SB.where(mask_SB, num_tags)
@@ -298,7 +277,7 @@ def _span_log_prob(potentials: Potentials, spans: TagSpans) -> Tensor:
 
 
 def _viterbi(emissions_SBT: Tensor, scores: Scores, mask_SB: Tensor | None) -> Tensor:
-    """[S, B] best tags; adds in pytorch-crf's order, so that ties fall the same way."""
+    """Return [S, B] best tags; adds in pytorch-crf's order, so that ties fall the same way."""
     dtype = torch.promote_types(emissions_SBT.dtype, scores.start_T.dtype)
     emissions_STB = emissions_SBT.permute(0, 2, 1).to(dtype).contiguous()
     transitions_TT, end_T = scores.transitions_TT.to(dtype), scores.end_T.to(dtype)
@@ -326,7 +305,7 @@ def _viterbi(emissions_SBT: Tensor, scores: Scores, mask_SB: Tensor | None) -> T
 
 
 def _best_scores(emissions_STB: Tensor, start_T: Tensor, transitions_TT: Tensor) -> Tensor:
-    """[S, T, B]: the score of the best path that ends in each tag at each position."""
+    """Return [S, T, B]: the score of the best path that ends in each tag at each position."""
     best_STB = torch.empty_like(emissions_STB)
     torch.add(start_T.unsqueeze(1), emissions_STB[0], out=best_STB[0])
     transitions_TT1 = transitions_TT.unsqueeze(2)
@@ -353,7 +332,7 @@ def _full(emissions_SBT: Tensor) -> Tensor:
 
 
 def _has_gaps(mask_SB: Tensor | None) -> bool:
-    """Whether a valid position follows padding."""
+    """Return whether a valid position follows padding."""
     return mask_SB is not None and bool((mask_SB[1:] & ~mask_SB[:-1]).any())
 
 

@@ -53,7 +53,7 @@ class ConcatFusion(Fusion):
 
     @staticmethod
     def _slots(pictures: PictureRegions) -> tuple[int, Tensor]:
-        """Number of picture slots per window, and each picture's slot in its window."""
+        """Return the number of picture slots per window, and each picture's slot in its window."""
         window = pictures.window_M
         if not len(window):
             return 0, window

@@ -35,12 +35,12 @@ class Scores:
     transitions_TT: Tensor
 
     def log_range(self) -> float:
-        """The widest spread within one of the three; NaN or inf if a score is."""
+        """Return the widest spread within one of the three; NaN or inf if a score is."""
         parts = (self.start_T.detach(), self.end_T.detach(), self.transitions_TT.detach())
         return float(torch.stack([part.max() - part.min() for part in parts]).max())
 
     def joined(self) -> Tensor:
-        """[K, K] float64, with each of the three shifted to a maximum of 0; pad to pad is 0."""
+        """Return [K, K] float64, each of the three shifted to a maximum of 0; pad to pad is 0."""
         num_tags = self.start_T.numel()
         log_weight_KK = self.start_T.new_zeros((num_tags + 1, num_tags + 1), dtype=torch.float64)
         log_weight_KK[:num_tags, :num_tags] = self.transitions_TT - self.transitions_TT.max()
@@ -89,7 +89,7 @@ def build_potentials(
 
 
 def forward_messages(step_LKB: Tensor, weight_KK: Tensor, every: int) -> tuple[Tensor, Messages]:
-    """Sums over everything before each step [L, K, B], and over everything up to it.
+    """Return sums over everything before each step [L, K, B], and over everything up to it.
 
     The latter ends with the total, at pad. The former carries the previous step's scale.
     """
@@ -100,14 +100,14 @@ def forward_messages(step_LKB: Tensor, weight_KK: Tensor, every: int) -> tuple[T
 
 
 def backward_messages(step_LKB: Tensor, weight_KK: Tensor, every: int) -> Messages:
-    """Sums over everything from each step on."""
+    """Return sums over everything from each step on."""
     order = range(len(step_LKB) - 1, -1, -1)
     arrivals = [torch.empty_like(step_LKB[0])] * len(order)
     return _run_chain(step_LKB, weight_KK, every, order, arrivals)
 
 
 def log_total(forward: Messages) -> Tensor:
-    """[B] the log of the sum over all tag sequences, shifted like the potentials."""
+    """Return [B] the log of the sum over all tag sequences, shifted like the potentials."""
     return forward.sums_LKB[-1, -1].log() + forward.log_scale[-1]
 
 

@@ -26,7 +26,7 @@ class PictureRegions:
         return total / counts.to(values.dtype).view(-1, *[1] * (values.dim() - 1))
 
     def has_picture(self) -> Tensor:
-        """[B] whether a window has a picture."""
+        """Return [B] whether a window has a picture."""
         return torch.bincount(self.window_M, minlength=self.num_windows) > 0
 
 

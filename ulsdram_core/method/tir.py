@@ -30,7 +30,7 @@ class TirConfig(BaseModel):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kind: str) -> Tensor:
-    """Attention of Eq. 2 over the last two axes; masked positions give nothing.
+    """Return attention of Eq. 2 over the last two axes; masked positions give nothing.
 
     mask: [..., K] over keys, True where a key counts; None where all do.
     """

@@ -37,7 +37,7 @@ class ExtractSettings:
 def extract_figures(
     name: str, eclip: EclipParts, tables: dict[str, LabelledTable], settings: ExtractSettings
 ) -> list[Figure]:
-    """TAG-F1 on the test split after training on each share of the train split."""
+    """Return TAG-F1 on the test split after training on each share of the train split."""
     train = _products(tables["train"], None)
     test = _products(tables["test"], settings.test_rows)
     found = []

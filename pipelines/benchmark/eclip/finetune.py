@@ -39,7 +39,7 @@ class FineTuning:
 
 
 def fine_tuned_classes(system: System, column: str, tuning: FineTuning) -> Iterator[Figure]:
-    """Category classification by each modality; rows without text or picture are left out."""
+    """Yield category classification by each modality; rows without text or picture are left out."""
     _, labels = class_labels(system, column)
     rows = _rows(system, labels, tuning, splits=("test",), name=column)
     for modality in MODALITIES:
@@ -52,7 +52,7 @@ def fine_tuned_classes(system: System, column: str, tuning: FineTuning) -> Itera
 def fine_tuned_binary(
     system: System, name: str, expression: pl.Expr, tuning: FineTuning
 ) -> Iterator[Figure]:
-    """Any binary label by each modality, the threshold chosen on valid."""
+    """Yield any binary label by each modality, the threshold chosen on valid."""
     labels = binary_labels(system, name, expression)
     rows = _rows(system, labels, tuning, splits=("valid", "test"), name=name)
     for modality in MODALITIES:
@@ -75,7 +75,7 @@ def _rows(
     splits: tuple[str, ...],
     name: str,
 ) -> dict[str, _LabelledPairs]:
-    """A sample of train and all rows of `splits`, decoded once for all modalities."""
+    """Return a sample of train and all rows of `splits`, decoded once for all modalities."""
     places = {split: torch.arange(len(labels[split])) for split in splits}
     # Drawn before anything is decoded: of a large table most pictures are never looked at.
     places["train"] = sampled_rows(labels["train"], tuning.settings)
@@ -88,7 +88,7 @@ def _rows(
 
 
 def usable_pairs(system: System, table: LabelledTable, rows: list[int]) -> dict[int, Pair]:
-    """Decoded pairs by row; rows whose text or picture cannot be used are left out."""
+    """Return decoded pairs by row; rows whose text or picture cannot be used are left out."""
     chosen = (
         table.scan()
         .select(table.names)
@@ -117,7 +117,7 @@ def usable_pairs(system: System, table: LabelledTable, rows: list[int]) -> dict[
 def _answers(
     system: System, rows: Mapping[str, _LabelledPairs], tuning: FineTuning, modality: Modality
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """(logits, label) of every split but train."""
+    """Return (logits, label) of every split but train."""
     size = system.embedder.parts.config.image.size
     train = rows["train"]
     model = fine_tune(

@@ -22,20 +22,22 @@ from pipelines.benchmark.eclip.tasks import (
     recognise,
 )
 from pipelines.benchmark.eclip.vectors import SplitVectors, embed_split, join_vectors, split_frame
+from pipelines.command.markdown import markdown_table
 from pipelines.evaluate.slices import parse_slices
 from pipelines.labelled.table import LabelledTable, open_labelled
 from pipelines.lake.kinds import BENCHMARK, claim
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.train.eclip.job import PretrainRequest, starting_encoders
-from pipelines.train.eclip.recipe import load_eclip_recipe
+from pipelines.train.eclip.recipe import EclipRecipe
 from pipelines.train.eclip.table import open_pairs
 from pipelines.train.extractor.recipe import Recipe
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.eclip.finetune import FineTuneConfig
 from ulsdram_core.eclip.parts import EclipParts, load_eclip
+from ulsdram_core.eclip.scores import sklearn_metrics
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 AS_THEY_CAME = "as they came"
 
@@ -47,9 +49,8 @@ class TasksRequest:
     data: Storage
     output: Storage
     models: Mapping[str, Storage] = field(default_factory=dict)
-    baseline: str | None = None
-    """Recipe whose encoders are also measured as they came."""
-    overrides: tuple[str, ...] = ()
+    baseline: EclipRecipe | None = None
+    """Its encoders are also measured as they came."""
     categories: tuple[str, ...] = ()
     binaries: tuple[str, ...] = ()
     """NAME=EXPRESSION each."""
@@ -71,13 +72,14 @@ class TasksRequest:
 def run_tasks(request: TasksRequest) -> dict[str, Any]:
     """Measure every system on every task; writes report.md and report.json."""
     started = time.monotonic()
+    sklearn_metrics()  # missing packages are told before hours of embedding, not after
     labels = parse_slices(request.binaries)
     if not (request.models or request.baseline):
         raise ValueError("found no --model and no --baseline, expected at least one system")
     claim(request.output, BENCHMARK)
     figures: list[Figure] = []
     for name, parts in _systems(request):
-        log.info("system %s", name)
+        _log.info("system %s", name)
         found = list(_measure(name, parts, request, labels))
         figures += found
         _write(request, figures, seconds=time.monotonic() - started)
@@ -90,9 +92,8 @@ def run_tasks(request: TasksRequest) -> dict[str, Any]:
 
 def _systems(request: TasksRequest) -> Iterator[tuple[str, EclipParts]]:
     if request.baseline is not None:
-        recipe = load_eclip_recipe(request.baseline, request.overrides)
-        table = _open(request, "train", recipe.text.sources)
-        wanted = PretrainRequest(recipe, request.data, request.output)
+        table = _open(request, "train", request.baseline.text.sources)
+        wanted = PretrainRequest(request.baseline, request.data, request.output)
         yield AS_THEY_CAME, starting_encoders(wanted, table)
     for name, place in request.models.items():
         with place.local_copy() as folder:
@@ -150,7 +151,7 @@ def _embedded(
     splits = {}
     for split, table in tables.items():
         frame = split_frame(table, request.limit)
-        log.info("%s: embedding %d rows of %s", name, frame.height, split)
+        _log.info("%s: embedding %d rows of %s", name, frame.height, split)
         splits[split] = embed_split(embedder, table, frame, cache=cache)
     return System(name, embedder, splits)
 
@@ -163,7 +164,7 @@ def _check_columns(request: TasksRequest, system: System) -> None:
 
 
 def _joined(system: System) -> SplitVectors:
-    """All splits as one gallery: duplicates straddle splits."""
+    """Return all splits as one gallery: duplicates straddle splits."""
     parts = [system.splits[split] for split in SPLITS]
     names = set.intersection(*(set(part.frame.columns) for part in parts))
     frame = pl.concat([part.frame.select(sorted(names)) for part in parts])
@@ -194,7 +195,7 @@ def _write(request: TasksRequest, figures: Sequence[Figure], *, seconds: float) 
 
 
 def render_figures(figures: Sequence[Figure]) -> str:
-    """One table per task: a line per modality and way, a column per system and figure."""
+    """Return one table per task: a line per modality and way, a column per system and figure."""
     lines = [
         "# Tasks of the pre-trained encoders",
         "",
@@ -205,14 +206,14 @@ def render_figures(figures: Sequence[Figure]) -> str:
     ]
     for task in dict.fromkeys(figure.task for figure in figures):
         mine = [figure for figure in figures if figure.task == task]
-        lines += [f"## {task}", "", "| modality | way | system | figures | over |"]
-        lines.append("|---|---|---|---|---|")
         order = {key: i for i, key in enumerate(dict.fromkeys((f.modality, f.way) for f in mine))}
-        for figure in sorted(mine, key=lambda f: order[f.modality, f.way]):
-            shown = ", ".join(_shown(figure.values))
-            cells = (figure.modality, figure.way, figure.system, shown, figure.detail)
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
+        rows = [
+            (figure.modality, figure.way, figure.system, ", ".join(_shown(figure.values)),
+             figure.detail)
+            for figure in sorted(mine, key=lambda f: order[f.modality, f.way])
+        ]  # fmt: skip
+        header = ("modality", "way", "system", "figures", "over")
+        lines += [f"## {task}", "", markdown_table(header, rows), ""]
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from ulsdram_core.eclip.retrieval import best_matches, hits_at
 from ulsdram_core.eclip.scores import auc, bootstrap_interval, mean_interval
 from ulsdram_core.seeding import generator_of
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 KS = (1, 5, 10)
 NEAREST = 8  # rows among which a query's strangers are looked for
 
@@ -34,13 +34,13 @@ class MatchData:
     """The first rows are the train split's."""
 
     def seen(self) -> str:
-        """How many of those that ask pre-training may have seen."""
+        """Return how many of those that ask pre-training may have seen."""
         count = int((self.queries < self.num_train).sum())
         return f"{count} of {len(self.queries)} queries are training products"
 
 
 def match_data(frame: pl.DataFrame, column: str, *, num_train: int = 0) -> MatchData:
-    """Rows with equal `column` match; equal texts are no question and so no queries' partners."""
+    """Return which rows match: those of equal `column`; equal texts are no query's partners."""
     if column not in frame.columns:
         raise ValueError(f"--match {column!r} is no column, expected one of {frame.columns}")
     number = pl.col(column).cast(pl.String).rank("dense").cast(pl.Int64)
@@ -64,7 +64,7 @@ def match_data(frame: pl.DataFrame, column: str, *, num_train: int = 0) -> Match
 
 
 def match(system: System, data: MatchData, vectors: SplitVectors, *, folds: int) -> list[Figure]:
-    """Product matching: retrieval by text and by picture, and a probe over pairs of texts."""
+    """Return matching: retrieval by text and by picture, and a probe over pairs of texts."""
     if len(data.queries) < 2 * folds:
         return []
     texts = vectors.space("text")
@@ -76,7 +76,7 @@ def match(system: System, data: MatchData, vectors: SplitVectors, *, folds: int)
 
 
 def _retrieved(system: System, data: MatchData, query: Tensor, gallery: Tensor, way: str) -> Figure:
-    """R@k with intervals by group; texts equal to the query's own are left out of the answers."""
+    """Return R@k with intervals by group; texts equal to the query's own are left out."""
     queries = data.queries
     matches = _nearest_others(data, query, gallery, max(KS))
     hits = hits_at(matches, data.groups[queries], data.groups, KS)
@@ -89,7 +89,7 @@ def _retrieved(system: System, data: MatchData, query: Tensor, gallery: Tensor, 
 
 
 def _nearest_others(data: MatchData, query: Tensor, gallery: Tensor, k: int) -> Tensor:
-    """[Q, k] nearest rows of each query, those with another text first."""
+    """Return [Q, k] nearest rows of each query, those with another text first."""
     queries = data.queries
     same_title = torch.bincount(data.titles)[data.titles[queries]].max()
     wide = best_matches(query[queries], gallery, k + int(same_title), own_Q=queries)
@@ -102,7 +102,7 @@ def _nearest_others(data: MatchData, query: Tensor, gallery: Tensor, k: int) -> 
 def _matched_pairs(
     system: System, data: MatchData, texts: Tensor, *, folds: int
 ) -> Iterator[Figure]:
-    """A probe that tells pairs that match from the nearest that do not; groups never straddle."""
+    """Yield the figure of a probe that tells matches from the nearest others, by folds."""
     left, right, is_match = pairs_to_judge(data, texts)
     u, v = texts[left], texts[right]
     features = torch.cat([u * v, (u - v).abs()], 1)
@@ -119,7 +119,7 @@ def _matched_pairs(
         logits = probe.logits(features[inside])
         scores.append(auc(logits[:, 1] - logits[:, 0], positive))
     if len(scores) < 2:
-        log.warning(
+        _log.warning(
             "%s: %d of %d folds hold both matches and others, so the probe over pairs is left out",
             system.name, len(scores), folds,
         )  # fmt: skip
@@ -132,7 +132,7 @@ def _matched_pairs(
 
 
 def pairs_to_judge(data: MatchData, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows left and right of each pair, and 1 where they match; texts of a pair always differ.
+    """Return rows left and right of each pair, and 1 where they match; their texts always differ.
 
     Equal texts would be told from matches at a glance, for no match has them.
     """

@@ -25,7 +25,7 @@ from ulsdram_core.eclip.scores import (
     normalized_information,
     purity,
 )
-from ulsdram_core.extractor import DecodedProduct
+from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.seeding import generator_of
 
 MODALITIES: tuple[Modality, ...] = ("text", "picture", "both")
@@ -65,7 +65,7 @@ class ProbeSettings:
 def classify(
     system: System, column: str, settings: ProbeSettings, *, template: str = "{}"
 ) -> list[Figure]:
-    """Category classification: a linear probe of each modality, and zero-shot by class names.
+    """Return category classification: a linear probe of each modality, zero-shot by class names.
 
     Classes are those of the train split; test rows of others count as errors of accuracy, and test
     rows without a label are left out.
@@ -84,7 +84,7 @@ def classify(
 
 
 def class_labels(system: System, column: str) -> tuple[list[str], dict[str, Tensor]]:
-    """Class names of the train split, and each split's class numbers."""
+    """Return class names of the train split, and each split's class numbers."""
     series = {name: split.frame[column] for name, split in system.splits.items()}
     names = sorted({str(value) for value in series["train"].drop_nulls()})
     if len(names) < 2:
@@ -112,7 +112,7 @@ def _probe(
     *,
     name: str,
 ) -> LinearProbe:
-    """Fitted on rows of the train split, its strength chosen on rows of the valid split."""
+    """Return one fitted on rows of train, its strength chosen on rows of valid."""
     places = {split: sampled_rows(labels[split], settings) for split in ("train", "valid")}
     check_classes(labels["train"][places["train"]], name)
     train, valid = (
@@ -123,7 +123,7 @@ def _probe(
 
 
 def sampled_rows(labels: Tensor, settings: ProbeSettings) -> Tensor:
-    """At most `max_rows` random rows that have a label."""
+    """Return at most `max_rows` random rows that have a label."""
     places = (labels >= 0).nonzero().flatten()
     if len(places) > settings.max_rows:
         chance = generator_of(settings.seed, "probe")
@@ -141,7 +141,7 @@ def check_classes(labels: Tensor, name: str) -> None:
 
 
 def zero_shot(system: System, names: Sequence[str], modality: str, template: str) -> Tensor:
-    """[N] the class whose name, as a text, is nearest."""
+    """Return [N] the class whose name, as a text, is nearest."""
     source = system.embedder.parts.config.text.sources[0]
     products = [
         DecodedProduct(name, {source: template.format(name.replace("_", " "))}) for name in names
@@ -162,7 +162,7 @@ def classified(
     *,
     note: str = "",
 ) -> Figure:
-    """The figure of (predicted, wanted) classes of test rows; `note` goes before the counts."""
+    """Return the figure of (predicted, wanted) test classes; `note` goes before the counts."""
     has_label = answers[1] != NO_LABEL
     predicted, wanted = answers[0][has_label], answers[1][has_label]
     known = wanted >= 0
@@ -182,7 +182,7 @@ def _left_out(has_label: Tensor) -> str:
 def recognise(
     system: System, name: str, expression: pl.Expr, settings: ProbeSettings
 ) -> list[Figure]:
-    """Any binary label (adult products): AUC, and F1 at the threshold that is best on valid."""
+    """Return AUC of any binary label (adult products), and F1 at the threshold best on valid."""
     labels = binary_labels(system, name, expression)
     found = []
     for modality in MODALITIES:
@@ -196,7 +196,7 @@ def recognise(
 
 
 def binary_labels(system: System, name: str, expression: pl.Expr) -> dict[str, Tensor]:
-    """Each split's labels: 1 where the expression holds, 0 where not, NO_LABEL where it is null."""
+    """Return labels by split: 1 where the expression holds, 0 where not, NO_LABEL where null."""
     labels = {}
     for split, vectors in system.splits.items():
         inside = vectors.frame.select(expression.alias("inside")).to_series()
@@ -217,7 +217,7 @@ def recognised(
     *,
     note: str = "",
 ) -> Figure:
-    """The figure of (logits of both classes, label) of valid and test; rows without one are out."""
+    """Return the figure of (logits of both classes, label) of valid and test; others are out."""
     scores, positive = {}, {}
     for split, (logits, labels) in answers.items():
         has_label = labels != NO_LABEL
@@ -234,7 +234,7 @@ def recognised(
 
 
 def cluster(system: System, column: str, *, seeds: Sequence[int]) -> list[Figure]:
-    """Clustering of the test split by k-means with as many clusters as there are classes."""
+    """Return clustering of the test split by k-means with as many clusters as there are classes."""
     series = system.splits["test"].frame[column]
     known = series.is_not_null().to_torch().bool() if series.null_count() else None
     codes = series.drop_nulls().cast(pl.String).rank("dense").cast(pl.Int64) - 1

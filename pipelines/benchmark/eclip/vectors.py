@@ -2,26 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipelines.labelled.columns import encoded_pictures
 from pipelines.labelled.table import LabelledTable
-from pipelines.lake.inputs import file_version
+from pipelines.lake.storage import file_version
 from pipelines.train.eclip.table import texts_of
 from ulsdram_core.eclip.embedder import Embedder, Vectors
 from ulsdram_core.errors import PictureError
-from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.image import ImageConfig, decode_picture, picture_digest
+from ulsdram_core.schema import DecodedProduct
 
 BATCH = 256
 PICTURE_HASH = "picture_hash"
@@ -38,13 +36,13 @@ class SplitVectors:
     """None for encoders whose heads were never trained."""
 
     def matrix(self, modality: str) -> Tensor:
-        """[N, D] what a linear probe sees: unit features of text, picture, or both side by side."""
+        """Return [N, D] what a linear probe sees: unit features of text, picture, or both."""
         text = torch.nn.functional.normalize(self.features.text, dim=-1)
         picture = torch.nn.functional.normalize(self.features.picture, dim=-1)
         return {"text": text, "picture": picture, "both": torch.cat([text, picture], 1)}[modality]
 
     def space(self, modality: str) -> Tensor:
-        """[N, E] unit vectors to compare rows by: embeddings if there are any, else features."""
+        """Return [N, E] unit vectors to compare rows by: embeddings if any, else features."""
         if self.embeddings is None:
             return torch.nn.functional.normalize(self.matrix(modality), dim=-1)
         vectors = self.embeddings
@@ -54,7 +52,7 @@ class SplitVectors:
 def decoded_products(
     rows: pa.Table, table: LabelledTable, image: ImageConfig
 ) -> list[DecodedProduct]:
-    """Rows of a products table with their pictures decoded; unusable pictures are left out."""
+    """Return rows of a products table with pictures decoded; unusable ones are left out."""
     found = []
     for row in rows.to_pylist():
         pictures = []
@@ -69,7 +67,7 @@ def decoded_products(
 
 
 def split_frame(table: LabelledTable, limit: int | None) -> pl.DataFrame:
-    """The columns that are no pictures, a hash of the first picture, and the texts in one."""
+    """Return the columns without pictures, a hash of the first picture, and the texts in one."""
     frame = table.scan() if limit is None else table.scan().head(limit)
     names = [table.columns.sources.get(source, source) for source in table.sources]
     others = [
@@ -79,7 +77,7 @@ def split_frame(table: LabelledTable, limit: int | None) -> pl.DataFrame:
     ]
     rows = frame.select(others).collect(engine="streaming")
     hashes: list[str | None] = []
-    for batch in _batches(table, limit):
+    for batch in _first(table, limit):
         for row in batch.select(list(table.picture_columns)).to_pylist():
             pictures = encoded_pictures(row, table.picture_columns)
             hashes.append(picture_digest(pictures[0]) if pictures else None)
@@ -89,23 +87,20 @@ def split_frame(table: LabelledTable, limit: int | None) -> pl.DataFrame:
     )
 
 
-def _batches(table: LabelledTable, limit: int | None) -> list[pa.RecordBatch] | Any:
-    left = limit
-    for name in table.files:
-        place = table.place.sibling(name)
-        with place.arrow.open_input_file(place.path) as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(BATCH, columns=list(table.names)):
-                rows = batch if left is None else batch.slice(0, left)
-                if left is not None:
-                    left -= rows.num_rows
-                if rows.num_rows:
-                    yield rows
+def _first(table: LabelledTable, limit: int | None) -> Iterator[pa.Table]:
+    """Yield the first rows of the table, all without a limit."""
+    left = table.num_rows if limit is None else limit
+    for rows in table.batches(BATCH):
+        if left <= 0:
+            return
+        yield rows.slice(0, left)
+        left -= rows.num_rows
 
 
 def embed_split(
     embedder: Embedder, table: LabelledTable, frame: pl.DataFrame, *, cache: Path | None
 ) -> SplitVectors:
-    """Vectors of the rows of `frame`, taken from the cache where this very model was there."""
+    """Return vectors of the rows of `frame`, from the cache where this very model was there."""
     features = _cached(embedder, table, frame, cache)
     embeddings = None
     if embedder.parts.config.is_aligned:
@@ -123,8 +118,8 @@ def _cached(
         return Vectors(found["text"], found["picture"], has[0], has[1])
     image = embedder.parts.config.image
     parts = [
-        embedder.features(decoded_products(pa.Table.from_batches([batch]), table, image))
-        for batch in _batches(table, frame.height)
+        embedder.features(decoded_products(rows, table, image))
+        for rows in _first(table, frame.height)
     ]
     vectors = join_vectors(parts)
     if path:
@@ -135,13 +130,13 @@ def _cached(
 
 
 def join_vectors(parts: Sequence[Vectors]) -> Vectors:
-    """Several batches as one."""
+    """Return several batches as one."""
     names = ("text", "picture", "has_text_N", "has_picture_N")
     return Vectors(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def _key(embedder: Embedder, table: LabelledTable, frame: pl.DataFrame) -> str:
-    """Names all that the vectors depend on: other columns or a rewritten file, another key."""
+    """Return what names all that the vectors depend on: columns, files, the model."""
     infos = [table.place.sibling(name).info() for name in table.files]
     files = [
         (name, info.get("size"), file_version(info))

@@ -23,11 +23,10 @@ from ulsdram_core.batch import Example
 from ulsdram_core.encoders.image_encoder import ImageEncoder
 from ulsdram_core.encoders.text_encoder import TextEncoderConfig
 from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
-from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.fit.examples import ExampleBuilder
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.schema import Product
+from ulsdram_core.schema import DecodedProduct, Product
 from ulsdram_core.text import TextProcessor
 
 

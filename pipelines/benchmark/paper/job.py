@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from pipelines.benchmark.paper import report
 from pipelines.benchmark.paper.data import BenchmarkData
 from pipelines.benchmark.paper.plan import RunPlan, plan_run
 from pipelines.benchmark.paper.plot import BarRow, bar_chart, line_chart
-from pipelines.benchmark.paper.pool import run_all
+from pipelines.benchmark.paper.pool import Say, run_all
 from pipelines.benchmark.paper.settings import BenchmarkConfig
 from pipelines.benchmark.paper.source import Source
 from pipelines.benchmark.paper.spacy_ner import is_installed
-from pipelines.benchmark.paper.store import RunStore
+from pipelines.benchmark.paper.store import Result, RunStore
 from pipelines.benchmark.paper.suites import (
     FIG8,
     TABLE2,
@@ -25,8 +25,7 @@ from pipelines.benchmark.paper.suites import (
     systems_of,
 )
 
-Say = Callable[[str], None]
-Runs = dict[str, list[dict[str, Any]]]
+Runs = dict[str, list[Result]]
 ZERO = "zero-shot:"
 
 

@@ -16,7 +16,7 @@ from ulsdram_core.parts import ModelParts
 from ulsdram_core.schema import Product
 from ulsdram_core.text import TextError, TextProcessor, Window, find_units
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def pretrain_encoder(parts: ModelParts, config: KplugConfig, data: BenchmarkData) -> None:
@@ -29,13 +29,13 @@ def pretrain_encoder(parts: ModelParts, config: KplugConfig, data: BenchmarkData
     path = data.cache / f"kplug-{digest}.safetensors"
     if not path.exists():
         texts = list(known_texts(parts, data))
-        log.info("K-PLUG: pre-training on %d unlabelled texts", len(texts))
+        _log.info("K-PLUG: pre-training on %d unlabelled texts", len(texts))
         mask_id = parts.tokenizer.mask_token_id
         if mask_id is None:
             raise ValueError("the tokenizer has no [MASK], expected one: K-PLUG fills masks in")
         with torch.random.fork_rng(devices=[]):
             for loss in pretrain(encoder, texts, config, mask_id=mask_id):
-                log.info("K-PLUG: loss %.3f", loss)
+                _log.info("K-PLUG: loss %.3f", loss)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{os.getpid()}.{path.name}")
         state = {name: t.detach().cpu().contiguous() for name, t in encoder.state_dict().items()}

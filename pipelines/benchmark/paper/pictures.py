@@ -18,7 +18,7 @@ from ulsdram_core.encoders.image_encoder import ImageEncoder, ImageEncoderConfig
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import ImageConfig, decode_picture
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 ENCODED_AT_ONCE = 32
 
 
@@ -72,7 +72,7 @@ def _decode(data: bytes, image: ImageConfig, decoded: list[np.ndarray]) -> int |
     try:
         decoded.append(decode_picture(data, image))
     except PictureError as error:
-        log.warning("a picture cannot be used: %s", error)
+        _log.warning("a picture cannot be used: %s", error)
         return None
     return len(decoded) - 1
 

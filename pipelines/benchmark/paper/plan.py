@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.benchmark.paper.settings import BenchmarkConfig, Sections, SystemConfig
+from pipelines.command.recipes import checked
 from ulsdram_core.baselines.kplug import KplugConfig
 from ulsdram_core.baselines.value_ranker import RankerConfig
 from ulsdram_core.encoders.text_encoder import TextEncoderConfig
@@ -92,7 +93,7 @@ def plan_run(
         label=system.label,
         kind=system.kind,
         seed=seed,
-        extractor=ExtractorConfig.model_validate(sections),
+        extractor=checked(ExtractorConfig, sections, of=f"system {name}"),
         fit=_fit(config, name, text_encoder, seed),
         sweep=system.sweep,
         kplug=config.kplug if system.kind == "kplug" else None,
@@ -132,7 +133,7 @@ def _fit(
     }
     for layer in _layers(config, system):
         document = merged(document, layer.fit)
-    return FitConfig.model_validate(document)
+    return checked(FitConfig, document, of=f"system {name}: fit")
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

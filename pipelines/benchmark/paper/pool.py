@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -13,7 +13,7 @@ from pipelines.benchmark.paper.data import BenchmarkData
 from pipelines.benchmark.paper.plan import RunPlan
 from pipelines.benchmark.paper.runner import run
 from pipelines.benchmark.paper.source import Source
-from pipelines.benchmark.paper.store import RunStore
+from pipelines.benchmark.paper.store import Result, RunStore
 from ulsdram_core.process import tune_process
 
 Say = Callable[[str], None]
@@ -68,7 +68,7 @@ def run_all(
     return failures
 
 
-def _line(result: dict[str, Any]) -> str:
+def _line(result: Result) -> str:
     names = {"tag_f1": "TAG-F1", "cls_f1": "CLS-F1", "accuracy": "accuracy"}
     figures = result["figures"]
     shown = [
@@ -80,7 +80,7 @@ def _line(result: dict[str, Any]) -> str:
     return ", ".join(shown)
 
 
-Finished = Iterator[tuple[RunPlan, dict[str, Any] | str]]
+Finished = Iterator[tuple[RunPlan, Result | str]]
 
 
 def _in_turn(
@@ -96,7 +96,7 @@ def _in_turn(
         yield plan, _run(plan, data, store)
 
 
-def _run(plan: RunPlan, data: BenchmarkData, store: RunStore) -> dict[str, Any] | str:
+def _run(plan: RunPlan, data: BenchmarkData, store: RunStore) -> Result | str:
     try:
         result = run(plan, data)
     except FloatingPointError as error:  # the gradient is no number: this system diverged
@@ -118,7 +118,7 @@ def _at_once(
             data.store(plan, split)
     threads = max(1, torch.get_num_threads() // workers)
     waiting = list(plans)
-    running: dict[Future[dict[str, Any] | str], RunPlan] = {}
+    running: dict[Future[Result | str], RunPlan] = {}
     context = multiprocessing.get_context("spawn")
     start = (data.source, data.cache, threads)
     with ProcessPoolExecutor(
@@ -148,6 +148,6 @@ class _Process:
         cls.data = BenchmarkData(source, cache)
 
     @classmethod
-    def run(cls, plan: RunPlan, runs: Path) -> dict[str, Any] | str:
+    def run(cls, plan: RunPlan, runs: Path) -> Result | str:
         """Run one plan."""
         return _run(plan, cls.data, RunStore(runs))

@@ -1,10 +1,8 @@
 """One run: build a system, train it, score it; in this process."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -14,14 +12,12 @@ from pipelines.benchmark.paper.plan import RunPlan
 from pipelines.benchmark.paper.ranking import run_ranker
 from pipelines.benchmark.paper.score import Score, score_extractions
 from pipelines.benchmark.paper.spacy_ner import run_spacy
-from pipelines.evaluate.scoring import SWEEP, SweepCounts
+from pipelines.benchmark.paper.store import Result
+from pipelines.evaluate.scoring import SweepCounts, lowered
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.fit.fitting import fit
 from ulsdram_core.parts import ModelParts, asked_for, assemble
 from ulsdram_core.schema import Extraction
-
-log = logging.getLogger(__name__)
-Result = dict[str, Any]
 
 
 def run(plan: RunPlan, data: BenchmarkData) -> Result:
@@ -105,10 +101,8 @@ def _extract(parts: ModelParts, plan: RunPlan, data: BenchmarkData) -> list[Extr
 
 
 def _sweep(parts: ModelParts, plan: RunPlan, data: BenchmarkData) -> list[dict[str, float]]:
-    lowered = parts.config.range.model_copy(update={"threshold": SWEEP[0]})
-    config = parts.config.model_copy(update={"range": lowered})
     counts = SweepCounts()
-    found = _extract(ModelParts(config, parts.model, parts.labels, parts.tokenizer), plan, data)
+    found = _extract(lowered(parts), plan, data)
     for product, extraction in zip(data.test, found, strict=True):
         counts.update(product.gold or (), extraction)
     return counts.compute()

@@ -1,13 +1,11 @@
 """The benchmark's recipe: settings and systems, read from TOML with overrides."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.command.recipes import RECIPES, apply_override
+from pipelines.command.recipes import read_recipe
 from pipelines.lake.tables import Columns
 from ulsdram_core.baselines.kplug import KplugConfig
 from ulsdram_core.baselines.value_ranker import RankerConfig
@@ -82,7 +80,7 @@ class SystemConfig(Sections):
 class BenchmarkConfig(_Frozen):
     """The whole benchmark recipe."""
 
-    kind: Literal["benchmark"] = Field(description="what the recipe is for")
+    kind: str = Field(BENCHMARK, pattern="^benchmark$", description="what the recipe is for")
     description: str = Field("", description="one line for people")
     settings: Settings = Field(description="what all systems share")
     text: TextConfig = Field(default_factory=TextConfig, description="how texts are read")
@@ -104,26 +102,21 @@ class BenchmarkConfig(_Frozen):
 
 
 def load_benchmark(
-    name: str = BENCHMARK, overrides: Sequence[str] = (), *, encoders: Mapping[str, Any]
+    name: str = BENCHMARK,
+    overrides: Sequence[str] = (),
+    *,
+    encoders: Mapping[str, Any],
+    options: Mapping[str, str] | None = None,
 ) -> BenchmarkConfig:
-    """Read a benchmark recipe by name or path; `encoders` replaces those of its settings."""
-    shipped = RECIPES / f"{name}.toml"
-    path = shipped if shipped.is_file() else Path(name)
-    if path.suffix != ".toml" or not path.is_file():
-        raise ValueError(f"found no benchmark recipe {name!r}, expected a .toml file")
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"recipe {path} is not TOML: {error}") from error
-    document.setdefault("settings", {}).update(encoders)
-    for override in overrides:
-        apply_override(document, override, example="settings.epochs=3")
-    try:
-        return BenchmarkConfig.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"recipe {name}: {place}: {first['msg']}") from error
+    """Return a recipe by name, path or URI; `encoders` replaces those of its settings."""
+    return read_recipe(
+        BenchmarkConfig,
+        name,
+        overrides,
+        example="settings.epochs=3",
+        options=options,
+        changes={"settings": encoders},
+    )
 
 
 def parse_image_encoder(text: str) -> dict[str, str]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
 from pipelines.benchmark.paper.settings import BenchmarkConfig
 from pipelines.labelled.table import LabelledTable, check_texts, open_labelled
-from pipelines.lake.storage import Storage, content_version
+from pipelines.lake.storage import Storage, file_version
 from ulsdram_core.demo import DemoConfig, generate, split
 from ulsdram_core.schema import Product
 
@@ -49,7 +48,7 @@ class Source:
             table = self.table(name, uses_pictures=False)
             for path in table.files:
                 info = table.place.sibling(path).info()
-                versions.append([name, Path(path).name, info.get("size"), content_version(info)])
+                versions.append([name, Path(path).name, info.get("size"), file_version(info)])
         return versions
 
     def table(self, split_name: str, *, uses_pictures: bool) -> LabelledTable:
@@ -88,12 +87,11 @@ class Source:
         table = self.table(name, uses_pictures=with_pictures)
         wanted = set(thinned(table.num_rows, limit))
         offset = 0
-        for path in table.files:
-            for rows in _batches(table, path):
-                keep = [i for i in range(rows.num_rows) if offset + i in wanted]
-                offset += rows.num_rows
-                if keep:
-                    yield from table.products(rows.take(keep))
+        for rows in table.batches(1024):
+            keep = [i for i in range(rows.num_rows) if offset + i in wanted]
+            offset += rows.num_rows
+            if keep:
+                yield from table.products(rows.take(keep))
 
     def unlabelled_texts(self) -> list[Product]:
         """Return products without gold or pictures: the user's own, else all training products.
@@ -130,14 +128,6 @@ class Source:
             )
             for place_, row in enumerate(rows.iter_rows(named=True))
         ]
-
-
-def _batches(table: LabelledTable, path: str) -> Iterator[pa.Table]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(table.place.sibling(path).path, filesystem=table.place.arrow) as parquet:
-        for batch in parquet.iter_batches(1024, columns=list(table.names)):
-            yield pa.Table.from_batches([batch])
 
 
 def thinned(count: int, limit: int | None) -> Sequence[int]:

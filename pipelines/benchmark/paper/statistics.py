@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.benchmark.paper.store import Result
+
 RESAMPLES = 2000
 _AT_ONCE = 200
 
-Result = Mapping[str, Any]
 # Numerator, and the counts whose sum is the denominator; F1 = 2 correct / (predicted + gold).
 _COUNTS = {
     "tag_f1": ("correct", 2.0, ("predicted", "gold")),
@@ -35,7 +36,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Gain:
     """How much better one system is than another on the same products and seeds."""
 
     gain: float
@@ -50,7 +51,7 @@ class Comparison:
 
 def compare(
     one: Sequence[Result], other: Sequence[Result], metric: str, *, seed: int = 0
-) -> Comparison | None:
+) -> Gain | None:
     """Return the paired bootstrap of `one` against `other`; None without a common seed.
 
     Products are resampled; the counts of a product are summed over the common seeds.
@@ -75,7 +76,7 @@ def compare(
     gains = np.concatenate(drawn)
     low, high = np.quantile(gains, [0.025, 0.975])
     against = float(np.mean(gains <= 0 if gain > 0 else gains >= 0))
-    return Comparison(
+    return Gain(
         float(gain), float(low), float(high), min(1.0, 2 * against), num_products, len(seeds)
     )
 

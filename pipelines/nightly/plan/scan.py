@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.command.secrets import redact
+from pipelines.lake.csv import copy_csv
 from pipelines.lake.inputs import InputFile
 from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.tables import id_hashes
-from pipelines.nightly.plan.csv_input import copy_csv
 from pipelines.nightly.plan.rows import FileReader, RawKeys, RowSettings, is_corruption
 from ulsdram_core.reasons import Reason
 
@@ -132,7 +132,8 @@ def _scan_parquet(task: ScanTask) -> tuple[FileSummary, np.ndarray]:
     bad_lines: tuple[int, ...] = ()
     if task.file.is_csv:
         source = Storage.of(task.file.uri, task.settings.options)
-        bad_lines = copy_csv(source, task.data(), task.settings).bad_lines
+        wanted = (*task.settings.key_columns(), *task.settings.content_columns())
+        bad_lines = copy_csv(source, task.data(), wanted).bad_lines
     with FileReader(task.data(), task.file, task.settings) as reader:
         groups = _row_groups(reader)
         problem = reader.key_problem()

@@ -12,16 +12,18 @@ from functools import partial
 import numpy as np
 
 from pipelines.lake.digests import as_hex
+from pipelines.lake.pictures import PictureReader
 from pipelines.lake.storage import Storage, retrying
 from pipelines.nightly.plan.chunks import Chunk, ChunkConfig, Part
 from pipelines.nightly.plan.rows import FileReader, RawRows, RowSettings, is_corruption
-from pipelines.nightly.work.model import DecodedRow, ModelFacts
+from pipelines.nightly.work.model import ModelFacts
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import decode_picture, picture_digest
 from ulsdram_core.reasons import Reason
-from ulsdram_core.schema import Extraction, Status
+from ulsdram_core.schema import DecodedProduct, Extraction, Status
 
 _FETCHES_AT_ONCE = 8
+_NOT_FETCHED = frozenset({Reason.UNREACHABLE_PICTURE, Reason.REFUSED_ADDRESS})
 
 
 class InputChangedError(RuntimeError):
@@ -35,6 +37,7 @@ class DecodeSettings:
     rows: RowSettings
     facts: ModelFacts
     chunks: ChunkConfig
+    pictures: PictureReader
 
 
 @dataclass(slots=True)
@@ -42,7 +45,7 @@ class DecodedBatch:
     """Rows of one model call. `settled` rows need no model; `hashes` has one per input row."""
 
     chunk: Chunk
-    rows: list[DecodedRow] = field(default_factory=list)
+    rows: list[DecodedProduct] = field(default_factory=list)
     row_hashes: list[str] = field(default_factory=list)
     settled: list[Extraction] = field(default_factory=list)
     settled_hashes: list[str] = field(default_factory=list)
@@ -76,10 +79,10 @@ def decode_chunk(chunk: Chunk, settings: DecodeSettings) -> list[DecodedBatch]:
     return batches
 
 
-def _batch(chunk: Chunk, items: Sequence[tuple[DecodedRow | Extraction, str]]) -> DecodedBatch:
+def _batch(chunk: Chunk, items: Sequence[tuple[DecodedProduct | Extraction, str]]) -> DecodedBatch:
     batch = DecodedBatch(chunk)
     for item, input_hash in items:
-        if isinstance(item, DecodedRow):
+        if isinstance(item, DecodedProduct):
             batch.rows.append(item)
             batch.row_hashes.append(input_hash)
         else:
@@ -104,7 +107,7 @@ def read_part(part: Part, settings: RowSettings) -> tuple[RawRows, int]:
 
 def _decode_rows(
     raw: RawRows, settings: DecodeSettings, pictures: "_Pictures"
-) -> list[tuple[DecodedRow | Extraction, str]]:
+) -> list[tuple[DecodedProduct | Extraction, str]]:
     hashes = as_hex(raw.hashes)
     pictures.fetch(raw)
     return [(_decode_row(raw, i, settings, pictures), hashes[i]) for i in range(len(raw.ids))]
@@ -112,7 +115,7 @@ def _decode_rows(
 
 def _decode_row(
     raw: RawRows, i: int, settings: DecodeSettings, pictures: "_Pictures"
-) -> DecodedRow | Extraction:
+) -> DecodedProduct | Extraction:
     product_id = _id_text(raw.ids[i])
     if raw.wrong_text:
         return Extraction(product_id, Status.QUARANTINED, Reason.WRONG_TYPE)
@@ -127,7 +130,7 @@ def _decode_row(
     except UnicodeDecodeError:
         return Extraction(product_id, Status.QUARANTINED, Reason.INVALID_TEXT)
     found, reason = pictures.of(raw, i)
-    return DecodedRow(product_id, texts, found, name, reason)
+    return DecodedProduct(product_id, texts, found, name, reason)
 
 
 def _id_text(product_id: bytes | None) -> str:
@@ -143,6 +146,7 @@ class _Pictures:
 
     def __init__(self, settings: DecodeSettings) -> None:
         self._image = settings.facts.image
+        self._reader = settings.pictures
         self._options = settings.rows.options
         self._decoded: dict[str, np.ndarray | Reason] = {}
         self._fetched: dict[bytes, bytes | Reason] = {}
@@ -154,11 +158,15 @@ class _Pictures:
         if not uris or self._image is None:
             return
         with ThreadPoolExecutor(min(_FETCHES_AT_ONCE, len(uris))) as pool:
-            found = pool.map(lambda uri: self._fetch(uri, raw.folder), uris)
+            folder = Storage.of(raw.folder, self._options)
+            found = pool.map(lambda uri: self._fetch(uri, folder), uris)
             self._fetched.update(zip(uris, found, strict=True))
 
     def of(self, raw: RawRows, i: int) -> tuple[tuple[np.ndarray, ...], Reason | None]:
-        """A row's usable pictures; where there is none, why the first one is not."""
+        """Return a row's usable pictures, and why one of them is missing.
+
+        Where some are usable only one that could not be fetched is missed: later it may be there.
+        """
         if self._image is None:
             return (), None
         encoded: list[bytes | Reason] = list(raw.pictures[i])
@@ -169,7 +177,10 @@ class _Pictures:
         usable = tuple(item for item in decoded if not isinstance(item, Reason))
         reasons = [item for item in decoded if isinstance(item, Reason)]
         self.num_broken += len(reasons)
-        return usable, None if usable else reasons[0]
+        missed = reasons if not usable else [item for item in reasons if item in _NOT_FETCHED]
+        if Reason.UNREACHABLE_PICTURE in missed:
+            return usable, Reason.UNREACHABLE_PICTURE  # the one that a replay asks for again
+        return usable, missed[0] if missed else None
 
     def _decode(self, data: bytes) -> np.ndarray | Reason:
         assert self._image is not None
@@ -181,21 +192,8 @@ class _Pictures:
                 self._decoded[key] = error.reason
         return self._decoded[key]
 
-    def _fetch(self, uri: bytes, folder: str) -> bytes | Reason:
-        assert self._image is not None
-        limit = self._image.max_bytes + 1
+    def _fetch(self, uri: bytes, folder: Storage) -> bytes | Reason:
         try:
-            place = Storage.of(_absolute(uri.decode(), folder), self._options)
-            return retrying(lambda: _head(place, limit), attempts=3)
-        except Exception:  # noqa: BLE001 - whatever a foreign server does costs this picture only
-            return Reason.UNREACHABLE_PICTURE
-
-
-def _head(place: Storage, limit: int) -> bytes:
-    with place.fs.open(place.path) as stream:
-        return bytes(stream.read(limit))
-
-
-def _absolute(uri: str, folder: str) -> str:
-    """A picture's address; one without a scheme is relative to the folder of its table file."""
-    return uri if "://" in uri or uri.startswith("/") else f"{folder}/{uri}"
+            return self._reader.read(uri.decode(errors="replace"), folder)
+        except PictureError as error:
+            return error.reason

@@ -8,13 +8,12 @@ import numpy as np
 
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import VECTORS
-from pipelines.nightly.work.model import DecodedRow, LoadedModel
+from pipelines.nightly.work.model import LoadedModel
 from pipelines.nightly.work.model_folder import ModelFolder
 from ulsdram_core.eclip.embedder import Embedder, Vectors
-from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.process import tune_process
 from ulsdram_core.reasons import Reason
-from ulsdram_core.schema import Extraction, Status
+from ulsdram_core.schema import DecodedProduct, Extraction, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +57,20 @@ class _LoadedEclip:
         self._embedder = embedder
         self.model_id = embedder.parts.model_id()
 
-    def extract_decoded(self, products: Sequence[DecodedRow]) -> list[Extraction]:
-        vectors = self._embedder.embed(
-            [DecodedProduct(row.product_id, row.texts, row.pictures) for row in products]
-        )
-        return [_embedded(row, vectors, place) for place, row in enumerate(products)]
+    def extract_decoded(self, products: Sequence[DecodedProduct]) -> list[Extraction]:
+        vectors = self._embedder.embed(products)
+        return [_embedded(product, vectors, place) for place, product in enumerate(products)]
 
 
-def _embedded(row: DecodedRow, vectors: Vectors, place: int) -> Extraction:
+def _embedded(product: DecodedProduct, vectors: Vectors, place: int) -> Extraction:
     has_text, has_picture = bool(vectors.has_text_N[place]), bool(vectors.has_picture_N[place])
     if not has_text and not has_picture:
-        return Extraction(row.product_id, Status.QUARANTINED, row.reason or Reason.EMPTY_TEXT)
-    reason = row.reason or (None if has_text else Reason.EMPTY_TEXT)
+        return Extraction(
+            product.product_id, Status.QUARANTINED, product.reason or Reason.EMPTY_TEXT
+        )
+    reason = product.reason or (None if has_text else Reason.EMPTY_TEXT)
     return Embedded(
-        row.product_id,
+        product.product_id,
         Status.OK if reason is None else Status.DEGRADED,
         reason,
         text_vector=vectors.text[place].numpy() if has_text else None,

@@ -4,28 +4,13 @@ A `ModelSource` travels to the workers; only model workers call `load`. `model_f
 implementation for model directories, kept apart so that decode workers import no torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from pipelines.lake.storage import Storage
 from ulsdram_core.image import ImageConfig
-from ulsdram_core.reasons import Reason
-from ulsdram_core.schema import Extraction
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedRow:
-    """A product ready for the model; pictures are uint8 [S, S, 3], equal ones the same array."""
-
-    product_id: str
-    texts: Mapping[str, str]
-    pictures: tuple[np.ndarray, ...] = ()
-    category: str | None = None
-    reason: Reason | None = None
-    """Why no picture is usable, if none is."""
+from ulsdram_core.schema import DecodedProduct, Extraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +31,7 @@ class LoadedModel(Protocol):
     def model_id(self) -> str:
         """Fingerprint of what was loaded."""
 
-    def extract_decoded(self, products: Sequence[DecodedRow]) -> list[Extraction]:
+    def extract_decoded(self, products: Sequence[DecodedProduct]) -> list[Extraction]:
         """One extraction per product, in order."""
 
 

@@ -1,21 +1,19 @@
 """A model directory (DESIGN: model directory) as the nightly job's model."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.lake.digests import digest
 from pipelines.lake.documents import read_json, write_json
-from pipelines.lake.inputs import file_version
-from pipelines.lake.storage import Storage
-from pipelines.nightly.work.model import DecodedRow, LoadedModel, ModelFacts
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from pipelines.lake.storage import Storage, file_version
+from pipelines.nightly.work.model import LoadedModel, ModelFacts
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.parts import MODEL_ID_VERSION
 from ulsdram_core.precision import PrecisionChoice
 from ulsdram_core.process import tune_process
-from ulsdram_core.schema import Extraction
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +51,7 @@ class ModelFolder:
     def load(self) -> LoadedModel:
         """The extractor on the best device that this process has."""
         tune_process(self.num_threads)
-        return _LoadedFolder(self._extractor())
+        return self._extractor()
 
     def _extractor(self) -> Extractor:
         with Storage.of(self.uri, self.options).local_copy() as folder:
@@ -78,17 +76,3 @@ class ModelFolder:
             f"{path} {info['size']} {file_version(info)}" for path, info in place.files().items()
         )
         return digest([f"{MODEL_ID_VERSION}".encode(), *(part.encode() for part in parts)]).hex()
-
-
-class _LoadedFolder:
-    def __init__(self, extractor: Extractor) -> None:
-        self._extractor = extractor
-        self.model_id = extractor.model_id
-
-    def extract_decoded(self, products: Sequence[DecodedRow]) -> list[Extraction]:
-        return self._extractor.extract_decoded(
-            [
-                DecodedProduct(row.product_id, row.texts, row.pictures, row.category, row.reason)
-                for row in products
-            ]
-        )

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipelines.errors import RunFailedError
 from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.storage import Storage
+from pipelines.lake.times import as_duration
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.plan.chunks import Chunk
 from pipelines.nightly.plan.plan import Plan
@@ -293,12 +294,3 @@ class Progress:
             f"{self._rows:,} of {self._total:,} products ({share:.1f}%), {rate:.1f} products/s, "
             f"{as_duration(left)} left"
         )
-
-
-def as_duration(seconds: float) -> str:
-    """Seconds for people: "42 s", "12 min", "3.4 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

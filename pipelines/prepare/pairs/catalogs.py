@@ -106,13 +106,10 @@ def placeholder_rows(traces: StoredTraces, num_titles: int) -> np.ndarray:
     return found
 
 
-def components(num_rows: int, edges: np.ndarray) -> np.ndarray:
-    """[N] the smallest row of each row's component; `edges` is [E, 2] int64 of rows."""
-    return merge(np.arange(num_rows, dtype=np.int64), edges)
-
-
 def merge(labels: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """[N] components as `components` gives them, with more edges [E, 2] added.
+    """Return [N] the smallest row of each row's component, with more edges [E, 2] of rows added.
+
+    `labels` is such a result, or arange(N) where no row is joined yet.
 
     Union-find with all edges at once: roots hang below the smallest root they touch, then every
     row is moved to its root; a few rounds suffice. 8 bytes a row, 16 an edge.

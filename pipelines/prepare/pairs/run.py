@@ -11,20 +11,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.cluster.tasks import WorkerDiedError
+from pipelines.cluster.tasks import Item, MapTasks, Result, WorkerDiedError
 from pipelines.errors import RunFailedError
 from pipelines.lake.inputs import list_inputs
 from pipelines.lake.kinds import check_apart
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
-from pipelines.nightly.work.executor import Executor
 from pipelines.prepare.pairs.catalogs import Groups, Ties, placeholder_rows, repeated_rows
 from pipelines.prepare.pairs.duplicates import DuplicateConfig, StoredTraces, edge_tasks, find_edges
 from pipelines.prepare.pairs.noise import Noise, NoiseConfig
@@ -51,8 +50,6 @@ from pipelines.prepare.title_groups import SPLITS
 
 REJECTED_FILE = "rejected.parquet"
 _log = logging.getLogger(__name__)
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class PairConfig(BaseModel):
@@ -90,7 +87,7 @@ class PairRequest:
     """Product ids kept away from training."""
 
 
-def prepare_pairs(request: PairRequest, executor: Executor) -> dict[str, Any]:
+def prepare_pairs(request: PairRequest, map_tasks: MapTasks) -> dict[str, Any]:
     """Make the prepared folder; returns the summary."""
     started = time.monotonic()
     check_apart(request.source, request.output)
@@ -99,10 +96,10 @@ def prepare_pairs(request: PairRequest, executor: Executor) -> dict[str, Any]:
     try:
         work = draft.join("_work")
         tasks, schema = _open_input(request, work)
-        rows = sum(_mapped(executor, scan_group, tasks))
+        rows = sum(_mapped(map_tasks, scan_group, tasks))
         _log.info("%d rows in %d row groups traced", rows, len(tasks))
         traces = StoredTraces(tuple(task.traces for task in tasks), rows)
-        groups = _find_groups(traces, request.config, executor)
+        groups = _find_groups(traces, request.config, map_tasks)
         reasons = _judge(traces, request.config, with_model=request.model is not None)
         verdicts = decide(
             tasks,
@@ -112,7 +109,7 @@ def prepare_pairs(request: PairRequest, executor: Executor) -> dict[str, Any]:
             file_bytes=request.config.file_bytes,
         )
         cuts = list(_cut_tasks(tasks, verdicts, request.config.file_bytes, schema, work))
-        counts = _write(cuts, verdicts.files, draft, executor)
+        counts = _write(cuts, verdicts.files, draft, map_tasks)
         work.delete()
         report = pair_report(rows, counts, groups.counts, seconds=time.monotonic() - started)
         draft.join(REPORT_JSON).write_bytes(
@@ -127,9 +124,9 @@ def prepare_pairs(request: PairRequest, executor: Executor) -> dict[str, Any]:
 
 
 def _mapped(
-    executor: Executor, function: Callable[[Item], Result], items: Sequence[Item]
+    map_tasks: MapTasks, function: Callable[[Item], Result], items: Sequence[Item]
 ) -> Iterator[Result]:
-    for item, found in executor.map(function, items, is_heavy=True):
+    for item, found in map_tasks(function, items):
         if isinstance(found, WorkerDiedError):
             raise RunFailedError(f"{item} could not be worked on: {found}")
         yield found
@@ -217,11 +214,11 @@ def _check_columns(file: Storage, names: Sequence[str], settings: ScanSettings) 
         )
 
 
-def _find_groups(traces: StoredTraces, config: PairConfig, executor: Executor) -> Groups:
+def _find_groups(traces: StoredTraces, config: PairConfig, map_tasks: MapTasks) -> Groups:
     tasks = edge_tasks(traces, config.duplicates)
     is_placeholder = placeholder_rows(traces, config.noise.placeholder_titles)
     ties = Ties(traces.num_rows)
-    for task, edges in executor.map(find_edges, tasks, is_heavy=True):
+    for task, edges in map_tasks(find_edges, tasks):
         if isinstance(edges, WorkerDiedError):
             raise RunFailedError(f"duplicates could not be looked for: {edges}")
         # A placeholder says nothing about the product; a given id does.
@@ -275,19 +272,19 @@ def _together(tasks: Sequence[GroupTask], num_bytes: int) -> Iterator[tuple[Grou
 
 
 def _write(
-    cuts: Sequence[CutTask], files: Sequence[str], draft: Storage, executor: Executor
+    cuts: Sequence[CutTask], files: Sequence[str], draft: Storage, map_tasks: MapTasks
 ) -> Counter[str]:
     """Write the output's files and the rows left out; counts by split and reason."""
     counts: Counter[str] = Counter()
     pieces: list[Storage] = []
-    for cut in _mapped(executor, cut_rows, cuts):
+    for cut in _mapped(map_tasks, cut_rows, cuts):
         counts.update(cut.counts)
         pieces += cut.pieces
     joins = [
         JoinTask(bucket, draft, path, tuple(pieces), cuts[0].schema)
         for bucket, path in enumerate(files)
     ]
-    for found in _mapped(executor, join_rows, joins):
+    for found in _mapped(map_tasks, join_rows, joins):
         counts.update(found)
     rejected = [read_table(cut.rejected) for cut in cuts]
     put_table(pa.concat_tables([REJECTED.empty_table(), *rejected]), draft.join(REJECTED_FILE))

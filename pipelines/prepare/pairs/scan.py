@@ -27,8 +27,8 @@ from pipelines.prepare.pairs.noise import (
 )
 from ulsdram_core.eclip.embedder import Embedder
 from ulsdram_core.errors import PictureError
-from ulsdram_core.extractor import DecodedProduct
 from ulsdram_core.image import decode_picture
+from ulsdram_core.schema import DecodedProduct
 
 SCHEMA = pa.schema(
     [

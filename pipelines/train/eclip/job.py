@@ -4,7 +4,6 @@ import json
 import logging
 import tempfile
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,17 @@ from pydantic import BaseModel
 from safetensors.torch import load_file
 
 from pipelines.cluster.connect import connect_cluster
+from pipelines.command.markdown import markdown_table
 from pipelines.command.recipes import dump_recipe
 from pipelines.labelled.table import LabelledTable
 from pipelines.lake.kinds import RUN, check_apart, claim
 from pipelines.lake.storage import Storage
 from pipelines.train.eclip.recipe import EclipRecipe
-from pipelines.train.eclip.state import PretrainProgress, read_progress
+from pipelines.train.eclip.state import PretrainPlace
 from pipelines.train.eclip.table import open_recipe_pairs
 from pipelines.train.eclip.worker import pretrain_worker
 from pipelines.train.runs import (
+    RunRequest,
     fingerprint_of,
     finished_summary,
     model_version,
@@ -41,7 +42,7 @@ from ulsdram_core.eclip.parts import (
 from ulsdram_core.eclip.streams import check_norms
 from ulsdram_core.encoders.tokenizer import build_tokenizer, load_tokenizer
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 SPLITS = ("train", "valid")
 # What a model that is there already no longer needs: where its weights came from, how it began.
 _ONLY_AT_THE_START = frozenset(
@@ -55,17 +56,7 @@ _ONLY_AT_THE_START = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class PretrainRequest:
-    """What a user asked for."""
-
-    recipe: EclipRecipe
-    data: Storage
-    output: Storage
-    num_workers: int = 1
-    init_from: Storage | None = None
-    random_init: bool = False
-    restart: bool = False
+PretrainRequest = RunRequest[EclipRecipe]
 
 
 def pretrain(request: PretrainRequest) -> dict[str, Any]:
@@ -77,7 +68,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
     fingerprint = pretrain_fingerprint(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
-        log.info("%s already holds this run's model; --restart trains again", request.output.uri)
+        _log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
     start = starting_encoders(request, tables["train"])
     check_norms(
@@ -90,10 +81,11 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
         place = request.output.join("_start")
         put_folder(partial(save_eclip, start), place, Path(scratch))
         checkpoint = run_workers(pretrain_worker, request, tables, place, fingerprint)
-        progress = read_progress(checkpoint)
         start.model.load_state_dict(load_file(checkpoint / BEST))
         start.config = start.config.model_copy(update={"is_aligned": True})
-        summary = _summary(request, start, progress, seconds=time.monotonic() - started)
+        summary = _summary(
+            request, start, PretrainPlace.read(checkpoint), seconds=time.monotonic() - started
+        )
         start.metrics = {"fingerprint": fingerprint, **summary}
         start.recipe = dump_recipe(request.recipe)
         start.card = pretrain_card(request.recipe, summary)
@@ -103,7 +95,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
 
 
 def starting_encoders(request: PretrainRequest, table: LabelledTable | None) -> EclipParts:
-    """The encoders as they came, or those of --init-from; a tiny one learns its pieces here."""
+    """Return encoders as they came, or those of --init-from; a tiny one learns its pieces here."""
     if request.init_from is not None:
         with request.init_from.local_copy() as folder:
             parts = load_eclip(folder)
@@ -138,7 +130,7 @@ def _check_config(found: EclipConfig, wanted: EclipConfig, place: Storage) -> No
 
 
 def _leaves(config: BaseModel) -> dict[str, Any]:
-    """Every value of a config by its dotted name."""
+    """Return every value of a config by its dotted name."""
     found: dict[str, Any] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
@@ -160,54 +152,56 @@ def pretrain_fingerprint(request: PretrainRequest, tables: dict[str, LabelledTab
 
 
 def _summary(
-    request: PretrainRequest, parts: EclipParts, progress: PretrainProgress, *, seconds: float
+    request: PretrainRequest, parts: EclipParts, place: PretrainPlace, *, seconds: float
 ) -> dict[str, Any]:
     return {
         "model": request.output.join("model").uri,
         "model_id": parts.model_id(),
         "targets": request.recipe.pretrain.targets.kind,
-        "pairs": progress.pairs,
-        "steps": progress.step,
+        "pairs": place.pairs,
+        "steps": place.step,
         "batch_pairs": request.recipe.pretrain.stream_pairs
-        * progress.growth.streams
+        * place.growth.streams
         * request.num_workers,
         "scale": round(float(parts.model.scale().detach()), 3),
-        "best_recall": progress.best_recall,
-        "best_step": progress.best_step,
-        "history": progress.history,
-        "training_seconds": round(progress.seconds, 1),
+        "best_recall": place.best_recall,
+        "best_step": place.best_step,
+        "history": place.history,
+        "training_seconds": round(place.seconds, 1),
         "seconds": round(seconds, 1),
         "workers": request.num_workers,
     }
 
 
 def pretrain_card(recipe: EclipRecipe, summary: dict[str, Any]) -> str:
-    """README.md of an e-CLIP model directory."""
+    """Return README.md of an e-CLIP model directory."""
     columns = ("epoch", "pairs", "loss", "picture_to_text_r1", "text_to_picture_r1", "scale")
-    rows = "\n".join(
-        "| " + " | ".join(f"{row[name]:.4g}" for name in columns) + " |"
-        for row in summary["history"]
-    )
+    history = [[f"{row[name]:.4g}" for name in columns] for row in summary["history"]]
     image = recipe.model.image_encoder.architecture
+    size = recipe.image.size
+    facts = [
+        (
+            "text encoder",
+            f"{recipe.model.text_encoder.name}, {recipe.model.pooling} pooling",
+        ),
+        ("picture encoder", f"{image}, {size}x{size} pixels"),
+        ("embedding", f"{recipe.model.dim} numbers, {recipe.model.head} heads"),
+        ("targets", summary["targets"]),
+        (
+            "pairs seen, steps, last batch",
+            f"{summary['pairs']}, {summary['steps']}, {summary['batch_pairs']}",
+        ),
+        ("seed", recipe.pretrain.seed),
+    ]
     return f"""# e-CLIP encoders {summary["model_id"]}
 {recipe.description}
 
 A reconstruction of e-CLIP from its abstract and public summaries; no figure here is the paper's.
 
-| | |
-|---|---|
-| text encoder | {recipe.model.text_encoder.name}, {recipe.model.pooling} pooling |
-| picture encoder | {image}, {recipe.image.size}x{recipe.image.size} pixels |
-| embedding | {recipe.model.dim} numbers, {recipe.model.head} heads |
-| targets | {summary["targets"]} |
-| pairs seen, steps, last batch | {summary["pairs"]}, {summary["steps"]}, \
-{summary["batch_pairs"]} |
-| seed | {recipe.pretrain.seed} |
+{markdown_table(("", ""), facts)}
 
 On at most {recipe.pretrain.valid_pairs} validation pairs (another listing of the same product
 counts as found); the weights are those of the best mean R@1, {summary["best_recall"]:.4f}:
 
-| {" | ".join(columns)} |
-|{"---|" * len(columns)}
-{rows}
+{markdown_table(columns, history)}
 """

@@ -10,7 +10,7 @@ _FIRST = (4, 2, 3, 1)
 
 
 def part_rows(pool_rows: int) -> int:
-    """Rows of a part, rounded up: a pool is never smaller than asked for."""
+    """Return rows of a part, rounded up: a pool is never smaller than asked for."""
     return -(-pool_rows // PARTS)
 
 

@@ -1,25 +1,22 @@
 """e-CLIP recipes: `kind = "eclip"`, a whole pre-training run as one TOML file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipelines.command.recipes import read_recipe
-from pipelines.lake.tables import Columns
+from pipelines.train.runs import CourseConfig, RunRecipe
 from ulsdram_core.eclip.dual_encoder import DualEncoderConfig
 from ulsdram_core.eclip.parts import EclipConfig
 from ulsdram_core.eclip.pretraining import PretrainConfig
 from ulsdram_core.image import ImageConfig
-from ulsdram_core.text import TextConfig
 
 ECLIP = "eclip"
 
 
-class CourseConfig(BaseModel):
+class PretrainCourse(CourseConfig):
     """How a pre-training run is read, saved and ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool_pairs: int = Field(
         4096,
@@ -28,30 +25,21 @@ class CourseConfig(BaseModel):
         "pixels are in memory",
     )
     checkpoint_steps: int = Field(50, ge=1, description="steps between checkpoints")
-    keep_decoded_mb: int = Field(
-        200, ge=0, description="a split whose decoded pictures take no more is decoded once"
-    )
-    max_failures: int = Field(3, ge=0, description="worker failures survived")
     vocab_size: int = Field(
         8000, ge=100, description="pieces of a tokenizer built from the data (text_encoder tiny)"
     )
 
 
-class EclipRecipe(BaseModel):
+class EclipRecipe(RunRecipe):
     """A pre-training run, complete."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: str = Field(ECLIP, pattern="^eclip$", description="what the recipe is for")
-    description: str = Field("", description="one line for people")
     model: DualEncoderConfig = Field(
         default_factory=DualEncoderConfig, description="the two encoders"
     )
-    text: TextConfig = Field(default_factory=TextConfig, description="how texts are read")
     image: ImageConfig = Field(default_factory=ImageConfig, description="how pictures are read")
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig, description="optimisation")
-    run: CourseConfig = Field(default_factory=CourseConfig, description="course of the run")
-    columns: Columns = Field(default_factory=Columns, description="columns of the products table")
+    run: PretrainCourse = Field(default_factory=PretrainCourse, description="course of the run")
     catalog_column: str | None = Field(
         "catalog_id", description="column that tells which listings are one product; null: none"
     )
@@ -69,10 +57,12 @@ class EclipRecipe(BaseModel):
         return self
 
     def config(self) -> EclipConfig:
-        """What the model directory keeps of it."""
+        """Return what the model directory keeps of it."""
         return EclipConfig(model=self.model, text=self.text, image=self.image)
 
 
-def load_eclip_recipe(name: str, overrides: Sequence[str] = ()) -> EclipRecipe:
-    """Read a recipe by the name of a shipped one or by path, with `a.b=value` overrides."""
-    return read_recipe(EclipRecipe, name, overrides, example="pretrain.epochs=2")
+def load_eclip_recipe(
+    name: str, overrides: Sequence[str] = (), *, options: Mapping[str, str] | None = None
+) -> EclipRecipe:
+    """Return a recipe by the name of a shipped one, by path or URI, with `a.b=value` overrides."""
+    return read_recipe(EclipRecipe, name, overrides, example="pretrain.epochs=2", options=options)

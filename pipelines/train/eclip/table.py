@@ -49,7 +49,7 @@ def open_pairs(
 
 
 def open_recipe_pairs(data: Storage, split: str, recipe: EclipRecipe) -> LabelledTable:
-    """One split, with the columns that a recipe reads."""
+    """Return one split, with the columns that a recipe reads."""
     table = open_pairs(
         data,
         split,
@@ -70,7 +70,7 @@ def open_recipe_pairs(data: Storage, split: str, recipe: EclipRecipe) -> Labelle
 
 
 def texts_of(row: Mapping[str, Any], table: LabelledTable) -> dict[str, str]:
-    """A row's texts by source."""
+    """Return a row's texts by source."""
     names = table.columns.sources
     found = {source: row.get(names.get(source, source)) for source in table.sources}
     return {source: text for source, text in found.items() if text is not None}
@@ -84,7 +84,7 @@ def pairs_of_rows(
     size: int,
     catalog_column: str | None,
 ) -> list[Pair | None]:
-    """Decoded rows as pairs, in order; None where text or picture cannot be used."""
+    """Return decoded rows as pairs, in order; None where text or picture cannot be used."""
     pairs = []
     for row in rows.to_pylist():
         product = Product(str(row[table.columns.product_id]), texts_of(row, table))

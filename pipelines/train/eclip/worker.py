@@ -16,11 +16,11 @@ from ray.train.torch import get_device
 from pipelines.labelled.table import LabelledTable
 from pipelines.train.eclip.pools import part_rows, pools_of
 from pipelines.train.eclip.recipe import EclipRecipe
-from pipelines.train.eclip.state import PretrainProgress, load_progress, save_progress
+from pipelines.train.eclip.state import PretrainPlace
 from pipelines.train.eclip.table import pairs_of_rows
 from pipelines.train.log import TrainLog, clock
 from pipelines.train.rank import WorkerSettings, report, shard_tables
-from pipelines.train.state import state_of
+from pipelines.train.state import load_state, save_state, state_of
 from ulsdram_core.eclip.dual_encoder import PairVectors
 from ulsdram_core.eclip.pairs import Pair, draw_streams, order_pairs
 from ulsdram_core.eclip.parts import EclipParts, load_eclip
@@ -33,7 +33,7 @@ from ulsdram_core.process import tune_process
 from ulsdram_core.seeding import generator_of, seed_of
 from ulsdram_core.text import TextProcessor
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 VALID_ROWS = 256
 LINE_SECONDS = 10.0
 
@@ -68,67 +68,70 @@ class PretrainWorker:
             self.model, self.config.targets, precision=self.precision, workers=self.workers
         )
         self.step = build_step(self.model, self.config, streams, total_pairs=self.total_pairs)
-        self.progress = PretrainProgress(self.config.growth.start())
+        self.place = PretrainPlace(growth=self.config.growth.start())
         self.best = state_of(self.model)
         self.log = TrainLog(settings.output, scratch, 0)
         self._restore()
-        self._started, self._start_pairs = time.monotonic(), self.progress.pairs
+        self._started, self._start_pairs = time.monotonic(), self.place.pairs
 
     def run(self) -> None:
         """Train until the last epoch."""
-        while not self.progress.finished:
+        while not self.place.finished:
             self._run_epoch()
 
     def _restore(self) -> None:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
-                self.progress, self.best = load_progress(
-                    Path(folder), model=self.model, optimizer=self.step.optimizer
+                self.place, self.best = load_state(
+                    Path(folder),
+                    PretrainPlace,
+                    model=self.model,
+                    optimizer=self.step.optimizer,
                 )
-            log.info("resuming at epoch %d, pair %d", self.progress.epoch, self.progress.pairs)
-        self.log.resume(self.progress)
+            _log.info("resuming at epoch %d, pair %d", self.place.epoch, self.place.pairs)
+        self.log.resume(self.place)
 
     def _run_epoch(self) -> None:
-        progress = self.progress
+        place = self.place
         last_report = started = time.monotonic()
         pool_start = 0
         parts = shard_tables("train", part_rows(self.settings.recipe.run.pool_pairs))
-        for number, rows in enumerate(pools_of(parts, progress.epoch)):
-            if progress.epoch_rows < pool_start + rows.num_rows:
+        for number, rows in enumerate(pools_of(parts, place.epoch)):
+            if place.epoch_rows < pool_start + rows.num_rows:
                 for batch in self._batches(rows, number, pool_start):
                     found = self._train(batch)
                     last_report = self._say(found, last_report)
-                    progress.seconds += time.monotonic() - started
+                    place.seconds += time.monotonic() - started
                     started = time.monotonic()
                     if self._is_validation_due():
                         self._validate()
-                    elif progress.step % self.settings.recipe.run.checkpoint_steps == 0:
+                    elif place.step % self.settings.recipe.run.checkpoint_steps == 0:
                         self._report()
             pool_start += rows.num_rows
-        progress.finished = progress.epoch >= self.config.epochs
-        progress.epoch += 1
-        progress.epoch_rows = progress.validations = 0
+        place.finished = place.epoch >= self.config.epochs
+        place.epoch += 1
+        place.epoch_rows = place.validations = 0
         self._report()
 
     def _batches(self, rows: pa.Table, number: int, pool_start: int) -> Iterator[list[Pair | None]]:
-        """The pool's batches from the place where the run stands.
+        """Yield the pool's batches from the place where the run stands.
 
         Cut by rows, not by usable pairs, so that all workers take equally many steps.
         """
-        progress = self.progress
+        place = self.place
         pairs = self._pairs(rows, self.settings.train)
         catalogs = [-1 - i if pair is None else pair.catalog for i, pair in enumerate(pairs)]
-        chance = generator_of(self.config.seed, "order", progress.epoch, self.workers.rank, number)
+        chance = generator_of(self.config.seed, "order", place.epoch, self.workers.rank, number)
         order = order_pairs(catalogs, chance, group=self.config.group)
-        while (place := progress.epoch_rows - pool_start) < len(order):
-            size = self.config.stream_pairs * progress.growth.streams
-            chosen = order[place : place + size]
-            progress.epoch_rows += len(chosen)
+        while (start := place.epoch_rows - pool_start) < len(order):
+            size = self.config.stream_pairs * place.growth.streams
+            chosen = order[start : start + size]
+            place.epoch_rows += len(chosen)
             yield [pairs[i] for i in chosen]
 
     def _pairs(self, rows: pa.Table, table: LabelledTable) -> list[Pair | None]:
-        """None for rows that cannot be used."""
+        """Return pairs in order, None for rows that cannot be used."""
         recipe = self.settings.recipe
         return pairs_of_rows(
             rows,
@@ -139,8 +142,8 @@ class PretrainWorker:
         )
 
     def _train(self, batch: list[Pair | None]) -> BatchLoss:
-        progress = self.progress
-        seed = (self.config.seed, progress.epoch, self.workers.rank, progress.step)
+        place = self.place
+        seed = (self.config.seed, place.epoch, self.workers.rank, place.step)
         torch.manual_seed(seed_of("chance", *seed))
         streams = draw_streams(
             [pair for pair in batch if pair is not None],
@@ -149,11 +152,11 @@ class PretrainWorker:
             seed=seed_of("draw", *seed),
         )
         self.model.train()
-        found = self.step([s.to(self.device) for s in streams], pairs_seen=progress.pairs)
-        progress.step += 1
-        progress.pairs += len(batch) * self.workers.world
+        found = self.step([s.to(self.device) for s in streams], pairs_seen=place.pairs)
+        place.step += 1
+        place.pairs += len(batch) * self.workers.world
         self.log.step(
-            progress,
+            place,
             {
                 "loss": found.loss,
                 "batch_pairs": found.num_pairs,
@@ -164,29 +167,29 @@ class PretrainWorker:
         return found
 
     def _is_validation_due(self) -> bool:
-        progress = self.progress
-        due = progress.epoch_rows * self.config.validations // max(1, self.shard_rows)
-        return due > progress.validations
+        place = self.place
+        due = place.epoch_rows * self.config.validations // max(1, self.shard_rows)
+        return due > place.validations
 
     def _validate(self) -> None:
-        progress = self.progress
-        progress.validations += 1
+        place = self.place
+        place.validations += 1
         self.model.eval()
         figures = self._figures()
         recall = (figures["picture_to_text_r1"] + figures["text_to_picture_r1"]) / 2
-        progress.history.append({"epoch": progress.epoch, "pairs": progress.pairs, **figures})
-        self.log.epoch(progress, figures)
-        if recall > progress.best_recall:
-            progress.best_recall, progress.best_step = recall, progress.step
+        place.history.append({"epoch": place.epoch, "pairs": place.pairs, **figures})
+        self.log.epoch(place, figures)
+        if recall > place.best_recall:
+            place.best_recall, place.best_step = recall, place.step
             self.best = state_of(self.model)
-        progress.growth = self.config.growth.after(progress.growth, figures["loss"])
+        place.growth = self.config.growth.after(place.growth, figures["loss"])
         if self.workers.rank == 0:
             line = " ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            print(f"validation {line} streams {progress.growth.streams}", flush=True)  # noqa: T201
+            print(f"validation {line} streams {place.growth.streams}", flush=True)  # noqa: T201
         self._report()
 
     def _figures(self) -> dict[str, float]:
-        """Validation figures, the same on all workers, each of which embeds its part."""
+        """Return validation figures, the same on all workers, each of which embeds its part."""
         vectors: list[PairVectors] = []
         catalogs: list[int] = []
         for number, rows in enumerate(shard_tables("valid", VALID_ROWS)):
@@ -220,7 +223,7 @@ class PretrainWorker:
         return self.workers.gather(rows.to(self.device)).values.cpu()
 
     def _from_first(self, figures: dict[str, float]) -> dict[str, float]:
-        """Rank 0's figures: the last bit of a float must not make workers' batches differ."""
+        """Return rank 0's: the last bit of a float must not make workers' batches differ."""
         if self.workers.world == 1:
             return figures
         box = [figures]
@@ -231,28 +234,28 @@ class PretrainWorker:
         now = time.monotonic()
         if self.workers.rank or now - last < LINE_SECONDS:
             return last
-        progress = self.progress
-        rate = (progress.pairs - self._start_pairs) / (now - self._started)
-        left = clock((self.total_pairs - progress.pairs) / rate)
+        place = self.place
+        rate = (place.pairs - self._start_pairs) / (now - self._started)
+        left = clock((self.total_pairs - place.pairs) / rate)
         print(  # noqa: T201 - the progress line
-            f"epoch {progress.epoch}/{self.config.epochs} pairs {progress.pairs}/"
+            f"epoch {place.epoch}/{self.config.epochs} pairs {place.pairs}/"
             f"{self.total_pairs} loss {found.loss:.4f} batch {found.num_pairs} "
-            f"best R@1 {max(0.0, progress.best_recall):.4f} {rate:.1f} pairs/s {left} left",
+            f"best R@1 {max(0.0, place.best_recall):.4f} {rate:.1f} pairs/s {left} left",
             flush=True,
         )
         return now
 
     def _report(self) -> None:
-        progress = self.progress
+        place = self.place
         report(
-            {"step": progress.step, "best_recall": progress.best_recall},
+            {"step": place.step, "best_recall": place.best_recall},
             rank=self.workers.rank,
             log=self.log,
-            save=lambda folder: save_progress(
+            save=lambda folder: save_state(
                 folder,
                 model=self.model,
                 best=self.best,
                 optimizer=self.step.optimizer,
-                progress=progress,
+                place=place,
             ),
         )

@@ -1,7 +1,6 @@
 """A training run from the driver's side: check, start, train, calibrate, publish the model."""
 
 import hashlib
-import json
 import logging
 import math
 import tempfile
@@ -31,8 +30,10 @@ from pipelines.lake.storage import Storage
 from pipelines.train.extractor.card import model_card
 from pipelines.train.extractor.recipe import CalibrationConfig, Recipe
 from pipelines.train.extractor.start import check_output, starting_model
+from pipelines.train.extractor.state import TrainPlace
 from pipelines.train.extractor.worker import train_worker
 from pipelines.train.runs import (
+    RunRequest,
     fingerprint_of,
     finished_summary,
     model_version,
@@ -40,31 +41,24 @@ from pipelines.train.runs import (
     run_workers,
     sole_owner,
 )
-from pipelines.train.state import BEST, PROGRESS, Progress
+from pipelines.train.state import BEST
 from ulsdram_core.calibration import ThresholdChoice, choose_thresholds, confidence_sweep
 from ulsdram_core.checkpoint import save_model
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import OFF, ModelParts, Thresholds
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 CERTAINTY = 0.9
 """One-sided confidence with which a target precision must hold on validation data."""
 
 
 @dataclass(frozen=True)
-class TrainRequest:
+class TrainRequest(RunRequest[Recipe]):
     """What a user asked for."""
 
-    recipe: Recipe
-    data: Storage
-    output: Storage
-    num_workers: int = 1
-    init_from: Storage | None = None
     corrections: Storage | None = None
     init_encoders: Storage | None = None
     """e-CLIP model whose encoders and tokenizer take the place of the recipe's."""
-    random_init: bool = False
-    restart: bool = False
 
 
 def train(request: TrainRequest) -> dict[str, Any]:
@@ -82,7 +76,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
     warn_of_unread_gold(tables["train"])
     if recipe.image is not None:
         warn_of_no_pictures(tables["train"])
-    start = starting_model(
+    parts = starting_model(
         recipe,
         tables["train"],
         init_from=request.init_from,
@@ -93,16 +87,17 @@ def train(request: TrainRequest) -> dict[str, Any]:
     training, fingerprint = run_fingerprints(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
-        log.info("%s already holds this run's model; --restart trains again", request.output.uri)
+        _log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
     connect_for_workers(request.num_workers)
     with sole_owner(request.output), tempfile.TemporaryDirectory() as scratch:
-        place = request.output.join("_start")
-        put_folder(partial(save_model, start), place, Path(scratch))
-        checkpoint = run_workers(train_worker, request, tables, place, training)
-        parts, progress = _best_model(start, checkpoint)
+        start = request.output.join("_start")
+        put_folder(partial(save_model, parts), start, Path(scratch))
+        checkpoint = run_workers(train_worker, request, tables, start, training)
+        parts.model.load_state_dict(load_file(checkpoint / BEST))
+        parts.model.eval()
         evaluation = _calibrate(request, parts, tables["valid"], Path(scratch))
-        summary = _summary(request, parts, progress, evaluation)
+        summary = _summary(request, parts, TrainPlace.read(checkpoint), evaluation)
         if request.corrections:
             summary["corrections"] = counts
         summary["seconds"] = round(time.monotonic() - started, 1)
@@ -110,7 +105,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
         parts.recipe = dump_recipe(recipe)
         parts.card = model_card(parts, recipe, summary)
         put_folder(partial(save_model, parts), request.output.join("model"), Path(scratch))
-        place.delete()
+        start.delete()
     return summary
 
 
@@ -118,7 +113,7 @@ def _counted(tables: Iterable[LabelledTable]) -> dict[str, Any]:
     """Count what the corrections do, and say so."""
     counts = correction_counts(tables)
     level = logging.WARNING if counts["unmatched"] else logging.INFO
-    log.log(
+    _log.log(
         level,
         "corrections: %d given, %d about products of train or valid, %d change gold, %d want a "
         "value that the texts lack; products not found: %s",
@@ -158,13 +153,6 @@ def run_fingerprints(request: TrainRequest, tables: Mapping[str, LabelledTable])
         fingerprint_of(dump_recipe(kind), tables.values(), words) for kind in (uncalibrated, recipe)
     )
     return training, whole
-
-
-def _best_model(parts: ModelParts, checkpoint: Path) -> tuple[ModelParts, Progress]:
-    progress = Progress(**json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
-    parts.model.load_state_dict(load_file(checkpoint / BEST))
-    parts.model.eval()
-    return parts, progress
 
 
 def _calibrate(
@@ -226,19 +214,19 @@ def value_limits(
 
 
 def _summary(
-    request: TrainRequest, parts: ModelParts, progress: Progress, evaluation: Evaluation
+    request: TrainRequest, parts: ModelParts, place: TrainPlace, evaluation: Evaluation
 ) -> dict[str, Any]:
-    best = next(row for row in progress.history if row["epoch"] == progress.best_epoch)
+    best = next(row for row in place.history if row["epoch"] == place.best_epoch)
     sweep = evaluation.sweep.compute()
     assert len(sweep) == len(SWEEP)
     return {
         "model": request.output.join("model").uri,
         "model_id": parts.model_id(),
         "valid": best,
-        "epochs": len(progress.history),
-        "history": progress.history,
-        "steps": progress.step,
-        "training_seconds": round(progress.seconds, 1),
+        "epochs": len(place.history),
+        "history": place.history,
+        "steps": place.step,
+        "training_seconds": round(place.seconds, 1),
         "attributes": len(parts.labels),
         "threshold": parts.config.range.threshold,
         "threshold_sweep": sweep,

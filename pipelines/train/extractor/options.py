@@ -17,7 +17,7 @@ def train_parser(description: str, *, recipe: str | None) -> argparse.ArgumentPa
         "--recipe",
         default=recipe,
         required=recipe is None,
-        help=f"a .toml file or one of: {', '.join(recipe_names())}",
+        help=f"path or URI of a .toml file, or one of: {', '.join(recipe_names())}",
     )
     add("--init-from", metavar="MODEL", help="start from the weights of this model directory")
     add(
@@ -66,7 +66,7 @@ def train_request(arguments: argparse.Namespace) -> TrainRequest:
     if arguments.target_precision is not None:
         overrides.append(f"calibration.target_precision={arguments.target_precision}")
     return TrainRequest(
-        recipe=load_recipe(arguments.recipe, overrides),
+        recipe=load_recipe(arguments.recipe, overrides, options=options),
         data=Storage.of(arguments.data, options),
         output=Storage.of(arguments.out, options),
         num_workers=num_workers(arguments),

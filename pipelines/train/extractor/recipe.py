@@ -1,39 +1,27 @@
 """Recipes: a whole training run as one TOML file, plus `key=value` overrides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.command.recipes import TRAINING, read_recipe
 from pipelines.labelled.label_config import LabelConfig
-from pipelines.lake.tables import Columns
+from pipelines.train.runs import CourseConfig, RunRecipe
 from ulsdram_core.fit.fitting import FitConfig
-from ulsdram_core.image import ImageConfig
 from ulsdram_core.method.model import ModelConfig
 from ulsdram_core.pairs import RangeConfig
-from ulsdram_core.text import TextConfig
 
 
-class RunConfig(BaseModel):
+class ExtractorCourse(CourseConfig):
     """How a training run is watched, saved and ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
     pool_batches: int = Field(
         32, ge=1, description="batches' worth of products shuffled and sorted by length together"
     )
-    keep_decoded_mb: int = Field(
-        200,
-        ge=0,
-        description="a split whose decoded pictures take no more is decoded once and kept in the "
-        "object store; larger ones are decoded as they are read, in every epoch",
-    )
-    checkpoint_steps: int = Field(200, ge=1, description="steps between checkpoints")
     patience: int | None = Field(
         None, ge=1, description="epochs without a better validation F1 before stopping"
     )
-    max_failures: int = Field(3, ge=0, description="worker failures survived")
 
 
 class CalibrationConfig(BaseModel):
@@ -64,24 +52,18 @@ class CalibrationConfig(BaseModel):
         return self
 
 
-class Recipe(BaseModel):
+class Recipe(RunRecipe):
     """A training run, complete."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: str = Field(TRAINING, pattern="^train$", description="what the recipe is for")
-    description: str = Field("", description="one line for people")
     model: ModelConfig = Field(description="parts of the model")
-    text: TextConfig = Field(default_factory=TextConfig, description="how texts are read")
-    image: ImageConfig | None = Field(None, description="how pictures are read")
     range: RangeConfig = Field(default_factory=RangeConfig, description="the attribute range")
     labels: LabelConfig = Field(default_factory=LabelConfig, description="the attributes")
     fit: FitConfig = Field(default_factory=FitConfig, description="optimisation")
-    run: RunConfig = Field(default_factory=RunConfig, description="course of the run")
+    run: ExtractorCourse = Field(default_factory=ExtractorCourse, description="course of the run")
     calibration: CalibrationConfig = Field(
         default_factory=CalibrationConfig, description="thresholds"
     )
-    columns: Columns = Field(default_factory=Columns, description="columns of the products table")
 
     @model_validator(mode="after")
     def _loss_fits(self) -> "Recipe":
@@ -94,6 +76,8 @@ class Recipe(BaseModel):
         return self
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by the name of a shipped one or by path, with `a.b=value` overrides."""
-    return read_recipe(Recipe, name, overrides, example="fit.epochs=5")
+def load_recipe(
+    name: str, overrides: Sequence[str] = (), *, options: Mapping[str, str] | None = None
+) -> Recipe:
+    """Return a recipe by the name of a shipped one, by path or URI, with `a.b=value` overrides."""
+    return read_recipe(Recipe, name, overrides, example="fit.epochs=5", options=options)

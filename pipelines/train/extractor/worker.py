@@ -17,20 +17,22 @@ from pipelines.labelled.pixels import products_with_pixels
 from pipelines.labelled.table import LabelledTable
 from pipelines.train.extractor.feed import Feed, FeedConfig
 from pipelines.train.extractor.recipe import Recipe
-from pipelines.train.log import TrainLog
+from pipelines.train.extractor.state import TrainPlace
+from pipelines.train.log import TrainLog, clock
 from pipelines.train.rank import WorkerSettings, report, shard_tables
-from pipelines.train.state import Progress, load_state, save_state, state_of
+from pipelines.train.state import load_state, restore_schedule, save_state, state_of
 from ulsdram_core.checkpoint import load_model
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.fit.losses import ExtractionLoss
 from ulsdram_core.fit.step import StepResult, TrainStep
 from ulsdram_core.metrics import ExtractionMetrics
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.precision import choose_precision
 from ulsdram_core.process import tune_process
+from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.text import TextProcessor
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 VALID_BATCH = 256
 LINE_SECONDS = 10.0
 
@@ -56,7 +58,7 @@ class Worker:
         self.recipe = settings.recipe
         self.parts = parts
         self.device = get_device()
-        self.progress = Progress()
+        self.place = TrainPlace()
         self.seen = 0
         text = TextProcessor(parts.tokenizer, parts.config.text)
         self.feed = Feed(self._feed_config(), settings.train, text, parts.labels)
@@ -83,7 +85,7 @@ class Worker:
 
     def run(self) -> None:
         """Train until the last epoch, or until patience ends."""
-        while not self.progress.finished:
+        while not self.place.finished:
             self._run_epoch()
             self._finish_epoch()
 
@@ -112,15 +114,16 @@ class Worker:
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
-                self.progress, self.best = load_state(
+                self.place, self.best = load_state(
                     Path(folder),
+                    TrainPlace,
                     model=self.parts.model,
                     optimizer=self.optimizer,
-                    schedule=self.schedule,
                     mean=self.mean,
                 )
-            log.info("resuming at epoch %d step %d", self.progress.epoch, self.progress.step)
-        self.log.resume(self.progress)
+            restore_schedule(self.schedule, self.optimizer, step=self.place.step)
+            _log.info("resuming at epoch %d step %d", self.place.epoch, self.place.step)
+        self.log.resume(self.place)
 
     def _sum_over_workers(self, numbers: list[float]) -> list[float]:
         if self.world == 1:
@@ -130,40 +133,45 @@ class Worker:
         return totals.tolist()
 
     def _run_epoch(self) -> None:
-        progress = self.progress
+        place = self.place
         self.parts.model.train()
         started = last_line = time.monotonic()
         steps = self.feed.steps(
             shard_tables("train", self.feed.config.pool_products),
-            epoch=progress.epoch,
-            skip=progress.epoch_step,
+            epoch=place.epoch,
+            skip=place.epoch_step,
         )
         for batches in steps:
-            self.feed.seed_step(progress.epoch, progress.epoch_step)
+            self.feed.seed_step(place.epoch, place.epoch_step)
             result = self.step([batch.to(self.device) for batch in batches])
             self.seen += self.world * self.feed.config.batch_products * len(batches)
             self._count_step(result)
             if self.rank == 0 and time.monotonic() - last_line > LINE_SECONDS:
                 last_line = time.monotonic()
                 print(self._line(result.loss), flush=True)  # noqa: T201 - the progress line
-            if progress.epoch_step % self.recipe.run.checkpoint_steps == 0:
-                progress.seconds += time.monotonic() - started
+            if place.epoch_step % self.recipe.run.checkpoint_steps == 0:
+                place.seconds += time.monotonic() - started
                 started = time.monotonic()
                 self._report()
-        progress.seconds += time.monotonic() - started
+        place.seconds += time.monotonic() - started
 
     def _line(self, loss: float) -> str:
-        epochs = self.recipe.fit.epochs
-        return self.log.line(self.progress, epochs=epochs, products=self.seen, loss=loss)
+        place = self.place
+        elapsed, left = self.log.pace(place.step)
+        f1 = f"{place.best_f1:.4f}" if place.best_f1 >= 0 else "-"
+        return (
+            f"epoch {place.epoch}/{self.recipe.fit.epochs} step {place.step}/{self.num_steps} "
+            f"loss {loss:.4f} best F1 {f1} {self.seen / elapsed:.1f} products/s {clock(left)} left"
+        )
 
     def _count_step(self, result: StepResult) -> None:
-        progress = self.progress
-        progress.step += 1
-        progress.epoch_step += 1
+        place = self.place
+        place.step += 1
+        place.epoch_step += 1
         if self.mean is not None:
-            self.mean.update(progress.step)
+            self.mean.update(place.step)
         self.log.step(
-            progress,
+            place,
             {
                 "loss": result.loss,
                 "tag_loss": result.tag_loss,
@@ -174,35 +182,35 @@ class Worker:
         )
 
     def _finish_epoch(self) -> None:
-        progress = self.progress
+        place = self.place
         self.parts.model.eval()
         with self.mean.applied() if self.mean is not None else nullcontext():
             figures = self._score_epoch()
         patience = self.recipe.run.patience
-        impatient = patience is not None and progress.stale_epochs >= patience
-        progress.finished = impatient or progress.epoch >= self.recipe.fit.epochs
+        impatient = patience is not None and place.stale_epochs >= patience
+        place.finished = impatient or place.epoch >= self.recipe.fit.epochs
         if self.rank == 0:
             print(  # noqa: T201 - the progress line
-                f"epoch {progress.epoch}/{self.recipe.fit.epochs} validation "
+                f"epoch {place.epoch}/{self.recipe.fit.epochs} validation "
                 + " ".join(f"{name} {value:.4f}" for name, value in figures.items()),
                 flush=True,
             )
-        progress.epoch += 1
-        progress.epoch_step = 0
+        place.epoch += 1
+        place.epoch_step = 0
         self._report()
 
     def _score_epoch(self) -> dict[str, float]:
         """Validate the model as it is, and keep its weights if it is the best so far."""
-        progress = self.progress
+        place = self.place
         figures = self._validate()
-        progress.history.append({"epoch": progress.epoch, **figures})
-        self.log.epoch(progress, figures)
-        if figures["f1"] > progress.best_f1:
-            progress.best_f1, progress.best_epoch = figures["f1"], progress.epoch
-            progress.stale_epochs = 0
+        place.history.append({"epoch": place.epoch, **figures})
+        self.log.epoch(place, figures)
+        if figures["f1"] > place.best_f1:
+            place.best_f1, place.best_epoch = figures["f1"], place.epoch
+            place.stale_epochs = 0
             self.best = state_of(self.parts.model)
         else:
-            progress.stale_epochs += 1
+            place.stale_epochs += 1
         return figures
 
     def _validate(self) -> dict[str, float]:
@@ -231,9 +239,9 @@ class Worker:
         return merged
 
     def _report(self) -> None:
-        progress = self.progress
+        place = self.place
         report(
-            {"step": progress.step, "best_f1": progress.best_f1},
+            {"step": place.step, "best_f1": place.best_f1},
             rank=self.rank,
             log=self.log,
             save=lambda folder: save_state(
@@ -241,7 +249,7 @@ class Worker:
                 model=self.parts.model,
                 best=self.best,
                 optimizer=self.optimizer,
-                progress=progress,
+                place=place,
                 mean=self.mean,
             ),
         )

@@ -17,10 +17,10 @@ from speed.workbench import Subject, Workbench
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.precision import PrecisionChoice
-from ulsdram_core.schema import Value
+from ulsdram_core.schema import DecodedProduct, Value
 
 KERNELS = 12
 

@@ -10,11 +10,11 @@ from speed.report import Section
 from speed.timing import interleaved, median, ratio
 from speed.workbench import Workbench
 
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.method.model import ModelConfig
 from ulsdram_core.parts import ExtractorConfig, ModelParts, assemble
-from ulsdram_core.schema import Product
+from ulsdram_core.schema import DecodedProduct, Product
 
 IN_RANGE = 4  # attributes that every product has, however many there are
 BATCH = 64

@@ -22,7 +22,7 @@ from ulsdram_core.fit.optim import OptimConfig
 from ulsdram_core.fit.step import TrainStep
 from ulsdram_core.pairs import RangeConfig
 from ulsdram_core.parts import ModelParts
-from ulsdram_core.precision import choose_precision
+from ulsdram_core.precision import PrecisionChoice, choose_precision
 from ulsdram_core.schema import Product
 from ulsdram_core.text import TextProcessor
 
@@ -51,11 +51,13 @@ CURVE_BATCHES = 4
 class OurStep:
     """`TrainStep` on batches as long as their longest text."""
 
-    def __init__(self, parts: ModelParts, optim: OptimConfig) -> None:
+    def __init__(
+        self, parts: ModelParts, optim: OptimConfig, choice: PrecisionChoice = "auto"
+    ) -> None:
         model = parts.model.train()
         optimizer, schedule = optim.build(model, 1000)
         loss = ExtractionLoss(LossConfig(), RANGE)
-        precision = choose_precision("auto", torch.device("cpu"))
+        precision = choose_precision(choice, torch.device("cpu"))
         self._step = TrainStep(model, loss, optimizer, schedule, optim.clip, precision)
         self._size = parts.config.image.size
 
@@ -125,10 +127,15 @@ class Steps:
 
 
 def take_turns(
-    parts: ModelParts, optim: OptimConfig, batches: Iterable[Sequence[Product]]
+    parts: ModelParts,
+    optim: OptimConfig,
+    batches: Iterable[Sequence[Product]],
+    *,
+    precision: PrecisionChoice = "auto",
 ) -> Steps:
     """Train two copies of the parts on the same batches, step by step."""
-    ours, plain = (make(copy.deepcopy(parts), optim) for make in (OurStep, PlainStep))
+    ours = OurStep(copy.deepcopy(parts), optim, precision)
+    plain = PlainStep(copy.deepcopy(parts), optim)
     builder = ExampleBuilder(
         TextProcessor(parts.tokenizer, parts.config.text), parts.labels, parts.config.image
     )
@@ -157,7 +164,7 @@ def curve(bench: Workbench) -> tuple[str, Steps]:
     subject = bench.small if sizes.curve_on_small else bench.tiny
     batches = batches_of(subject.parts, sizes.train_batch, CURVE_BATCHES)
     repeated = itertools.islice(itertools.cycle(batches), sizes.curve_steps)
-    return subject.name, take_turns(subject.parts, adam(CURVE_RATE), repeated)
+    return subject.name, take_turns(subject.parts, adam(CURVE_RATE), repeated, precision="fp32")
 
 
 def run(bench: Workbench) -> Section:

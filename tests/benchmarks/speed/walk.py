@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ulsdram_core.batch import Batch, Example, collate, length_batches
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.method.decoding import decode_spans, spans_to_values
 from ulsdram_core.method.model import ModelOutput
 from ulsdram_core.pairs import predicted_pairs
 from ulsdram_core.precision import autocast
+from ulsdram_core.schema import DecodedProduct
 
 Array = Tensor | np.ndarray
 

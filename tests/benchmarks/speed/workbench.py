@@ -9,10 +9,10 @@ from speed.fitted import LARGE, SMALL, TINY, Recipe, make
 from speed.timing import Peak, measure_bandwidth, measure_peak
 
 from ulsdram_core.checkpoint import save_model
-from ulsdram_core.extractor import DecodedProduct, Extractor
+from ulsdram_core.extractor import Extractor
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.precision import Precision
-from ulsdram_core.schema import Product
+from ulsdram_core.schema import DecodedProduct, Product
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.lake.errors import StorageError, UnreachableError
 from pipelines.lake.storage import (
     Storage,
-    StorageError,
-    UnreachableError,
+    file_version,
     is_transient,
     parse_options,
     retrying,
 )
+from pipelines.lake.tables import EXTRACTIONS, create_table, open_table
 from ulsdram_core.errors import CheckpointError
 
 NOBODY = {"endpoint_url": "http://127.0.0.1:9", "access_key_id": "me", "secret_access_key": "hush"}
@@ -230,3 +231,37 @@ def test_files_are_listed_in_order(folder):
     files = folder.files()
     assert [path.rpartition(folder.name + "/")[2] for path in files] == ["a", "b/1", "b/2"]
     assert {info["size"] for info in files.values()} == {2}
+
+
+@pytest.mark.parametrize("name", ["t[12]", "t?", "t*"])
+def test_a_name_is_no_pattern(folder, name):
+    if folder.is_local and name != "t[12]":
+        pytest.skip("said once")
+    folder.join(name, "x").write_bytes(b"own")
+    folder.join("t1", "x").write_bytes(b"other")
+    with folder.join(name).local_copy() as copy:
+        assert [path.read_bytes() for path in copy.iterdir()] == [b"own"]
+    folder.join(name, "x").delete()
+    folder.join(name).delete()
+    assert folder.names() == ["t1"]
+
+
+@pytest.mark.parametrize("name", ["a%20b", "a%25"])
+def test_tables_below_a_percent_sign_are_refused_in_one_line(folder, name):
+    place = folder.join(name)
+    with pytest.raises(StorageError, match="rename the folder"):
+        open_table(place, EXTRACTIONS)
+    with pytest.raises(StorageError, match="rename the folder"):
+        create_table(place, EXTRACTIONS, num_buckets=2)
+    assert folder.names() == []
+
+
+@pytest.mark.parametrize("uri", ["s3://b/x", "gs://b/x", "abfss://b/x", "az://b/x"])
+def test_no_listing_of_a_cloud_is_kept(monkeypatch, uri):
+    monkeypatch.setattr("fsspec.filesystem", lambda _scheme, **options: options)
+    assert Storage.of(uri).fs["use_listings_cache"] is False
+
+
+def test_a_version_is_that_of_the_content_where_the_storage_knows_one():
+    assert file_version({"ETag": '"abc"', "LastModified": 1}) == "abc"
+    assert file_version({"mtime": 1.5, "ino": 7}) != file_version({"mtime": 1.5, "ino": 8})

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.lake.storage import Storage
-from pipelines.nightly.work.model import DecodedRow, LoadedModel, ModelFacts
+from pipelines.nightly.work.model import LoadedModel, ModelFacts
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.reasons import Reason
-from ulsdram_core.schema import AttributeScore, Extraction, Status, Value
+from ulsdram_core.schema import AttributeScore, DecodedProduct, Extraction, Status, Value
 
 WORDS = {
     "color": ("red", "blue", "green", "black"),
@@ -51,13 +51,13 @@ class DictionaryModel:
         self._source = source
         self.model_id = f"dictionary-{source.put_in_place or source.version}"
 
-    def extract_decoded(self, products: Sequence[DecodedRow]) -> list[Extraction]:
+    def extract_decoded(self, products: Sequence[DecodedProduct]) -> list[Extraction]:
         if self._source.die_once and not Path(self._source.die_once).exists():
             Path(self._source.die_once).touch()
             os._exit(9)
         return [self._extract(product) for product in products]
 
-    def _extract(self, product: DecodedRow) -> Extraction:
+    def _extract(self, product: DecodedProduct) -> Extraction:
         until = time.process_time() + self._source.cost
         while time.process_time() < until:
             sum(range(1000))

@@ -223,13 +223,54 @@ def test_pictures_that_cannot_be_reached(tmp_path, output, run_night):
     assert extractions(output)["reason"].to_list() == [
         None,
         "unreachable_picture",
-        "unreachable_picture",
+        "refused_address",
         "no_picture",
     ]
     run_night(tmp_path / "in", is_replay=True)
     (tmp_path / "in" / "missing.jpg").write_bytes(picture(6))
-    assert run_night(tmp_path / "in", is_replay=True)["rows_worked"] == 2
+    assert run_night(tmp_path / "in", is_replay=True)["rows_worked"] == 1
     assert extractions(output)["status"].to_list() == ["ok", "ok", "degraded", "degraded"]
+
+
+def test_one_of_two_pictures_missing_is_told_and_asked_for_again(tmp_path, output, run_night):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.jpg").write_bytes(picture(5))
+    rows = [{"product_id": "a", "title": "red shirt", "image_uri": ["1.jpg", "2.jpg"]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "a.parquet")
+    run_night(tmp_path / "in")
+    assert extractions(output)["status"].to_list() == ["degraded"]
+    assert extractions(output)["reason"].to_list() == ["unreachable_picture"]
+    (tmp_path / "in" / "2.jpg").write_bytes(picture(6))
+    assert run_night(tmp_path / "in", is_replay=True)["rows_worked"] == 1
+    assert extractions(output)["status"].to_list() == ["ok"]
+
+
+def test_an_open_quote_swallows_no_row(tmp_path, output, run_night):
+    lines = ["product_id,title", 'a,"red shirt', "b,blue shirt", 'c,"green shirt"', "d,hat"]
+    (tmp_path / "products.csv").write_text("\n".join(lines))
+    run_night(tmp_path / "products.csv", model=DictionarySource(uses_pictures=False))
+    assert extractions(output)["product_id"].to_list() == ["b", "c", "d"]
+    assert quarantine(output)["row"].to_list() == [2]
+
+
+@pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        ("product_id,title\nx,hat\n".encode("utf-16"), "UTF-16"),
+        (b"product_id,title,title\nx,hat,hat\n", "'title' more than once"),
+    ],
+)
+def test_a_csv_file_that_is_none_costs_itself_and_is_named(
+    tmp_path, output, run_night, data, detail
+):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "odd.csv").write_bytes(data)
+    (tmp_path / "in" / "good.csv").write_text("product_id,title\na,red shirt\n")
+    run_night(tmp_path / "in", model=DictionarySource(uses_pictures=False))
+    assert extractions(output)["product_id"].to_list() == ["a"]
+    (problem,) = quarantine(output).to_dicts()
+    assert problem["file"].endswith("odd.csv")
+    assert (problem["reason"], detail in problem["detail"]) == ("unreadable_file", True)
 
 
 def test_broken_csv_lines_are_counted(tmp_path, output, run_night):

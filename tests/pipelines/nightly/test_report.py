@@ -57,6 +57,12 @@ def test_labels_are_escaped():
     assert r'{check="a\"\\\n"}' in text
 
 
+def test_an_attribute_name_does_not_break_the_table_of_checks():
+    check = {**CHECK, "name": "drift:a|<b>"}
+    text = markdown({"run_id": "r", "state": "failed", "gate": [check]})
+    assert r"| drift:a\|&lt;b> | 0.100 | 0.050 | FAILED |  |" in text
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_reads_the_text():
     counts = {"by_status": {"ok": 3}, "by_reason": {"no_picture": 1}}

@@ -12,7 +12,7 @@ from s3fs import S3FileSystem
 
 from pipelines.lake.storage import Storage
 from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.shards import InputFile, Shard
+from pipelines.prepare.shards import RawFile, Shard
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def whole_file():
 
     def make(path: Path, split: str | None = None) -> Shard:
         size = path.stat().st_size
-        return Shard(0, InputFile(path.name, str(path), size, split), 0, size)
+        return Shard(0, RawFile(path.name, str(path), size, split), 0, size)
 
     return make
 

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.prepare.columns import find_columns
 from pipelines.prepare.config import TaggedColumns
 from pipelines.prepare.rows import Problem
-from pipelines.prepare.shards import list_inputs
+from pipelines.prepare.shards import find_raw_files
 from pipelines.prepare.staging import output_schema
 from pipelines.prepare.tagged import read_tagged
 
@@ -27,7 +28,7 @@ def read(tmp_path, make_config):
 
     def read_all(**settings) -> list:
         config = make_config("tagged", tmp_path / "in", **settings)
-        inputs = list_inputs(config)
+        inputs = find_raw_files(config)
         columns = find_columns(config, inputs)
         read_all.schema = output_schema(config, columns)
         return [item for shard in inputs.shards for item in read_tagged(shard, config, columns)]
@@ -121,8 +122,11 @@ def test_addresses_of_pictures_are_followed_but_not_out(read, put, jpeg, tmp_pat
     addresses = ["1.jpg", absolute, f"file://{absolute}", "../2.jpg", "no://x/1.jpg", "absent.jpg"]
     put("a.jsonl", [{**ROW, "image_uri": address} for address in addresses])
     products = read()
-    assert [len(product.pictures) for product in products] == [1, 1, 1, 0, 0, 0]
-    assert {reason for p in products for reason in p.broken_pictures} == {"unreachable_picture"}
+    assert [product.broken_pictures for product in products] == [
+        [], *[["refused_address"]] * 4, ["unreachable_picture"]
+    ]  # fmt: skip
+    allowed = read(pictures=PictureAddressConfig(roots=(str(tmp_path),)))
+    assert [len(product.pictures) for product in allowed] == [1, 1, 1, 1, 0, 0]
 
 
 def test_addresses_in_a_lake(make_config, s3_bucket, jpeg):
@@ -134,7 +138,7 @@ def test_addresses_in_a_lake(make_config, s3_bucket, jpeg):
     fs.pipe(f"{uri}/in/a.jsonl", "\n".join(lines).encode())
     columns = TaggedColumns(image_uri="photo")
     config = make_config("tagged", f"{uri}/in", columns=columns, storage_options=options)
-    inputs = list_inputs(config)
+    inputs = find_raw_files(config)
     [shard] = inputs.shards
     products = list(read_tagged(shard, config, find_columns(config, inputs)))
     assert [len(product.pictures) for product in products] == [1, 1, 0, 0]
@@ -188,7 +192,7 @@ def test_an_empty_table_is_told(put, make_config, tmp_path):
     pq.ParquetWriter(tmp_path / "in" / "a.parquet", pa.schema([("title", pa.string())])).close()
     config = make_config("tagged", tmp_path / "in")
     with pytest.raises(ValueError, match=r"no rows to read in --in .*in; .*columns but no rows$"):
-        find_columns(config, list_inputs(config))
+        find_columns(config, find_raw_files(config))
 
 
 def test_a_decimal_key_is_read_as_text(read, put):

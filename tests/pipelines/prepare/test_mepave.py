@@ -4,17 +4,17 @@ import pickle
 from pathlib import Path
 
 import pytest
+from mepave_tags import join_tags
 
 from pipelines.prepare.mepave import (
     MepaveError,
     MepaveProblem,
-    join_tags,
     parse_mepave_line,
     read_mepave,
     split_tags,
 )
 from pipelines.prepare.rows import Problem
-from pipelines.prepare.shards import list_inputs
+from pipelines.prepare.shards import find_raw_files
 from ulsdram_core.schema import GoldSpan
 
 LINE = "c_1\ts_2\t牛皮革面料\t<材质>牛皮革</材质>面料"
@@ -90,7 +90,7 @@ def test_lines_in_a_lake_are_read(make_config, s3_bucket):
     fs, uri, options = s3_bucket
     fs.pipe(f"{uri}/jdai.jave.fashion.train", f"{LINE}\n{LINE}".encode())
     config = make_config("mepave", uri, storage_options=options)
-    [shard] = list_inputs(config).shards
+    [shard] = find_raw_files(config).shards
     assert len(list(read_mepave(shard, config))) == 2
 
 

@@ -5,10 +5,10 @@ import os
 import fsspec
 import pytest
 
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.storage import Storage
 from pipelines.prepare.pictures import PictureFolder, check_picture
 from ulsdram_core.errors import PictureError
-from ulsdram_core.image import ImageConfig
 from ulsdram_core.reasons import Reason
 
 
@@ -27,7 +27,7 @@ def folder(tmp_path, jpeg):
     (root / "linked").symlink_to(tmp_path / "pictures-of-others")
     (root / "loop.jpg").symlink_to(root / "loop.jpg")
     os.mkfifo(root / "pipe.jpg")
-    return PictureFolder(Storage.of(root))
+    return PictureFolder(Storage.of(root), PictureAddressConfig().build())
 
 
 @pytest.mark.parametrize("name", ["a/1.jpg", "./a//1.jpg", "a\\1.jpg"])
@@ -38,24 +38,24 @@ def test_reads_below_the_folder(folder, name, jpeg):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("../secret.jpg", Reason.UNREACHABLE_PICTURE),
-        ("a/../../secret.jpg", Reason.UNREACHABLE_PICTURE),
-        ("..\\secret.jpg", Reason.UNREACHABLE_PICTURE),
-        ("/etc/passwd", Reason.UNREACHABLE_PICTURE),
-        ("~/secret.jpg", Reason.UNREACHABLE_PICTURE),
-        ("file:///etc/passwd", Reason.UNREACHABLE_PICTURE),
-        ("http://localhost/1.jpg", Reason.UNREACHABLE_PICTURE),
-        ("C:\\1.jpg", Reason.UNREACHABLE_PICTURE),
-        ("link.jpg", Reason.UNREACHABLE_PICTURE),
-        ("linked/1.jpg", Reason.UNREACHABLE_PICTURE),
+        ("../secret.jpg", Reason.REFUSED_ADDRESS),
+        ("a/../../secret.jpg", Reason.REFUSED_ADDRESS),
+        ("..\\secret.jpg", Reason.REFUSED_ADDRESS),
+        ("/etc/passwd", Reason.REFUSED_ADDRESS),
+        ("~/secret.jpg", Reason.REFUSED_ADDRESS),
+        ("file:///etc/passwd", Reason.REFUSED_ADDRESS),
+        ("http://localhost/1.jpg", Reason.REFUSED_ADDRESS),
+        ("C:\\1.jpg", Reason.REFUSED_ADDRESS),
+        ("link.jpg", Reason.REFUSED_ADDRESS),
+        ("linked/1.jpg", Reason.REFUSED_ADDRESS),
         ("loop.jpg", Reason.UNREACHABLE_PICTURE),
         ("pipe.jpg", Reason.UNREACHABLE_PICTURE),
         ("a", Reason.UNREACHABLE_PICTURE),
-        (".", Reason.UNREACHABLE_PICTURE),
+        (".", Reason.REFUSED_ADDRESS),
         ("absent.jpg", Reason.UNREACHABLE_PICTURE),
-        ("a\0.jpg", Reason.UNREACHABLE_PICTURE),
+        ("a\0.jpg", Reason.REFUSED_ADDRESS),
         ("x" * 5000, Reason.UNREACHABLE_PICTURE),
-        ("\ud800.jpg", Reason.UNREACHABLE_PICTURE),
+        ("\ud800.jpg", Reason.REFUSED_ADDRESS),
         ("", Reason.NO_PICTURE),
         ("empty.jpg", Reason.NO_PICTURE),
         ("text.jpg", Reason.UNDECODABLE_PICTURE),
@@ -69,7 +69,8 @@ def test_refuses_with_a_reason(folder, name, reason):
 
 
 def test_large_files_are_not_read(folder, jpeg):
-    small = PictureFolder(folder.root, ImageConfig(size=8, max_bytes=len(jpeg) - 1))
+    reader = PictureAddressConfig().build(max_bytes=len(jpeg) - 1)
+    small = PictureFolder(folder.root, reader)
     with pytest.raises(PictureError) as refusal:
         small.read("a/1.jpg")
     assert refusal.value.reason == Reason.PICTURE_TOO_LARGE
@@ -77,7 +78,7 @@ def test_large_files_are_not_read(folder, jpeg):
 
 def test_remote_folders_keep_the_same_rules(jpeg):
     fsspec.filesystem("memory").pipe_file("/pictures/a/1.jpg", jpeg)
-    folder = PictureFolder(Storage.of("memory://pictures"))
+    folder = PictureFolder(Storage.of("memory://pictures"), PictureAddressConfig().build())
     assert folder.read("a/1.jpg") == jpeg
     for name in ("../pictures/a/1.jpg", "absent.jpg", "memory://pictures/a/1.jpg"):
         with pytest.raises(PictureError):

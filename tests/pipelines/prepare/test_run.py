@@ -7,9 +7,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mepave_tags import join_tags
 
 from pipelines.lake.tables import Columns, products_schema
-from pipelines.prepare.mepave import join_tags
 from pipelines.prepare.run import prepare
 from pipelines.prepare.title_groups import title_group
 from ulsdram_core.schema import GoldSpan
@@ -79,7 +79,10 @@ def test_mae_keeps_its_splits(mae_folder, make_config, tmp_path, jpeg):
     report = report_of(out)
     assert report["rows"]["read"] == 63
     assert report["rows"]["dropped_by_reason"] == {"wrong_type": 3, "empty_text": 1}
-    assert report["pictures"]["unusable_by_reason"] == {"unreachable_picture": 29}
+    assert report["pictures"]["unusable_by_reason"] == {
+        "refused_address": 1,
+        "unreachable_picture": 28,
+    }
     assert report["pictures"]["products_without"] == 29
     assert report["attributes"]["Origin"] == {"products": 0, "spans": 0, "outside_text": 59}
     places = {(note["file"], note["line"]) for note in report["problems"]["listed"]}

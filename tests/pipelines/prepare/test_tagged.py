@@ -9,7 +9,7 @@ import pytest
 from pipelines.prepare.columns import check_schemas, resolve_columns
 from pipelines.prepare.config import TaggedColumns
 from pipelines.prepare.rows import Problem, RowError
-from pipelines.prepare.shards import InputFile, Shard
+from pipelines.prepare.shards import RawFile, Shard
 from pipelines.prepare.table_rows import parse_json_line
 from pipelines.prepare.tagged import match_target_scores, read_tagged
 from ulsdram_core.schema import GoldSpan
@@ -28,7 +28,7 @@ def read(tmp_path, make_config):
         else:
             path = tmp_path / "rows.parquet"
             pq.write_table(pa.Table.from_pylist(rows), path)
-        file = InputFile(path.name, str(path), path.stat().st_size, None)
+        file = RawFile(path.name, str(path), path.stat().st_size, None)
         shard = Shard(0, file, 0, path.stat().st_size)
         return list(read_tagged(shard, config, columns))
 
@@ -143,7 +143,7 @@ def test_a_broken_row_group_is_a_problem_with_its_rows(tmp_path, make_config):
     path.write_bytes(data)
     config = make_config("tagged", tmp_path)
     columns = resolve_columns(config, ["title", "specs"], where="rows")
-    shard = Shard(0, InputFile(path.name, str(path), len(data), None), 0, 1)
+    shard = Shard(0, RawFile(path.name, str(path), len(data), None), 0, 1)
     problems = [item for item in read_tagged(shard, config, columns) if isinstance(item, Problem)]
     assert [(problem.reason, problem.num_rows) for problem in problems] == [
         ("unreadable_row_group", 300)

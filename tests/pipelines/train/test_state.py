@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from pipelines.train.extractor.start import extractor_config
-from pipelines.train.state import PROGRESS, Progress, load_state, save_state, state_of
+from pipelines.train.extractor.state import TrainPlace
+from pipelines.train.state import PLACE, load_state, restore_schedule, save_state, state_of
 from ulsdram_core.batch import collate
 from ulsdram_core.demo import DemoConfig, generate
 from ulsdram_core.encoders.tokenizer import build_tokenizer
@@ -57,13 +58,12 @@ def test_a_restored_run_repeats_the_unbroken_one(run, tmp_path):
         model=before.model,
         best=best,
         optimizer=before.optimizer,
-        progress=Progress(epoch=2, epoch_step=1, step=5),
+        place=TrainPlace(epoch=2, epoch_step=1, step=5),
     )
     after = build()
-    progress, restored = load_state(
-        tmp_path, model=after.model, optimizer=after.optimizer, schedule=after.schedule
-    )
-    assert (progress.epoch, progress.epoch_step, progress.step) == (2, 1, 5)
+    place, restored = load_state(tmp_path, TrainPlace, model=after.model, optimizer=after.optimizer)
+    restore_schedule(after.schedule, after.optimizer, step=place.step)
+    assert (place.epoch, place.epoch_step, place.step) == (2, 1, 5)
     assert all(torch.equal(best[name], restored[name]) for name in best)
     assert losses(after, 5, NUM_STEPS) == pytest.approx(unbroken[5:], abs=1e-6)
 
@@ -76,14 +76,14 @@ def test_a_restored_mean_is_the_unbroken_one(run, tmp_path):
         losses(step, number, number + 1)
         mean.update(number + 1)
     parts = {"model": step.model, "optimizer": step.optimizer, "mean": mean}
-    save_state(tmp_path, **parts, best=state_of(step.model), progress=Progress(step=3))
+    save_state(tmp_path, **parts, best=state_of(step.model), place=TrainPlace(step=3))
     after = build()
     restored = WeightMean(after.model)
     load_state(
         tmp_path,
+        TrainPlace,
         model=after.model,
         optimizer=after.optimizer,
-        schedule=after.schedule,
         mean=restored,
     )
     for name, value in mean.state_dict().items():
@@ -94,13 +94,13 @@ def test_no_checkpoint_file_is_a_pickle(run, tmp_path):
     step = run[0]()
     model = step.model
     save_state(
-        tmp_path, model=model, best=state_of(model), optimizer=step.optimizer, progress=Progress()
+        tmp_path, model=model, best=state_of(model), optimizer=step.optimizer, place=TrainPlace()
     )
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
 
 
 def test_a_damaged_checkpoint_is_named(run, tmp_path):
     step = run[0]()
-    (tmp_path / PROGRESS).write_text("{}", encoding="utf-8")
+    (tmp_path / PLACE).write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match="cannot be restored"):
-        load_state(tmp_path, model=step.model, optimizer=step.optimizer, schedule=step.schedule)
+        load_state(tmp_path, TrainPlace, model=step.model, optimizer=step.optimizer)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from eclip_in_memory import read_pairs
 
 from ulsdram_core.demo import DemoConfig, generate
-from ulsdram_core.eclip.pairs import Pair, PairBatch, collate_pairs, read_pairs
+from ulsdram_core.eclip.pairs import Pair, PairBatch, collate_pairs
 from ulsdram_core.eclip.parts import EclipConfig, EclipParts, assemble_eclip
 from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.schema import Product

@@ -1,5 +1,6 @@
 import itertools
 import math
+import sys
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from ulsdram_core.eclip.scores import (
     mean_interval,
     normalized_information,
     purity,
+    sklearn_metrics,
 )
 
 
@@ -139,3 +141,15 @@ def test_few_values_give_the_interval_of_student(count, factor):
     half = factor * float(values.std()) / count**0.5
     assert high - low == pytest.approx(2 * half, rel=2e-4)
     assert (low + high) / 2 == pytest.approx(float(values.mean()), abs=1e-6)
+
+
+def test_without_scikit_learn_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
+    with pytest.raises(ValueError, match=r"^found no scikit-learn.*ulsdram\[bench\]'$"):
+        sklearn_metrics()
+
+
+def test_no_rows_have_no_macro_f1():
+    none = torch.zeros(0, dtype=torch.long)
+    assert math.isnan(macro_f1(none, none))

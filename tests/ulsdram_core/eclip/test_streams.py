@@ -5,10 +5,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from eclip_in_memory import pretrain
 
 from ulsdram_core.eclip.contrast import contrast
 from ulsdram_core.eclip.pairs import collate_pairs
-from ulsdram_core.eclip.pretraining import PretrainConfig, pretrain
+from ulsdram_core.eclip.pretraining import PretrainConfig
 from ulsdram_core.eclip.streams import MultiStream, check_norms
 from ulsdram_core.eclip.targets import TargetConfig
 from ulsdram_core.eclip.workers import Workers

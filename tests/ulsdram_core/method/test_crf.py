@@ -83,16 +83,11 @@ def assert_same_gradients(crf, twin, emissions, tags, mask, weigh, **tolerance):
 def test_equals_enumeration(num_tags, scale):
     crf, _, emissions, tags, mask = make_case(num_tags, scale=scale, dtype=torch.float64)
     llh = crf(emissions, tags, mask, reduction="none")
-    marginals = crf.marginals(emissions, mask)
     decoded = crf.decode(emissions, mask)
     for sample, length in enumerate(mask.sum(1).tolist()):
         probabilities = path_probabilities(crf, emissions[sample, :length])
         path = tuple(tags[sample, :length].tolist())
         assert llh[sample].exp().item() == pytest.approx(probabilities[path], rel=1e-9)
-        expected = torch.zeros(emissions.shape[1:], dtype=torch.float64)
-        for other, probability in probabilities.items():
-            expected[torch.arange(length), torch.tensor(other)] += probability
-        torch.testing.assert_close(marginals[sample], expected)
         assert decoded[sample] == list(max(probabilities, key=probabilities.get))
 
 
@@ -212,9 +207,7 @@ def test_positions_first_and_any_mask_dtype(mask_dtype):
         turned(turned_emissions, tags.T, given_mask), crf(emissions, tags, mask)
     )
     assert turned.decode(turned_emissions, given_mask) == crf.decode(emissions, mask)
-    for ask in ("viterbi", "marginals"):
-        turned_answer = getattr(turned, ask)(turned_emissions, given_mask)
-        torch.testing.assert_close(turned_answer, getattr(crf, ask)(emissions, mask))
+    assert torch.equal(turned.viterbi(turned_emissions, given_mask), crf.viterbi(emissions, mask))
     spans = all_spans(mask)
     torch.testing.assert_close(
         turned.span_log_prob(turned_emissions, spans, given_mask),
@@ -244,14 +237,13 @@ def test_viterbi_in_chunks_is_the_same(monkeypatch):
 def test_padding_may_hold_anything():
     crf, _, emissions, tags, mask = make_case()
     clean = gradients(crf, emissions, tags, mask, lambda model, *inputs: model(*inputs))
-    answers = crf.decode(emissions, mask), crf.marginals(emissions, mask)
+    decoded = crf.decode(emissions, mask)
     dirty_emissions = emissions.masked_fill(~mask.unsqueeze(2), torch.nan)
     dirty_tags = tags.masked_fill(~mask, -100)
     dirty = gradients(crf, dirty_emissions, dirty_tags, mask, lambda model, *inputs: model(*inputs))
     for one, other in zip(clean, dirty, strict=True):
         assert torch.equal(one, other)
-    assert crf.decode(dirty_emissions, mask) == answers[0]
-    assert torch.equal(crf.marginals(dirty_emissions, mask), answers[1])
+    assert crf.decode(dirty_emissions, mask) == decoded
 
 
 @pytest.mark.parametrize("tag", [-1, 3])
@@ -273,9 +265,8 @@ def test_masks_with_gaps_mean_what_they_mean_in_pytorch_crf():
     assert_same_gradients(
         crf, twin, emissions, tags, mask, lambda model, *inputs: model(*inputs, "token_mean")
     )
-    for ask in (crf.viterbi, crf.marginals):
-        with pytest.raises(ValueError, match="mask has gaps"):
-            ask(emissions, mask)
+    with pytest.raises(ValueError, match="mask has gaps"):
+        crf.viterbi(emissions, mask)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -287,7 +278,6 @@ def test_half_emissions_are_computed_in_float32(dtype):
     assert llh.item() == crf(half.detach().float(), tags, mask).item()
     llh.backward()
     assert half.grad.dtype == dtype
-    assert crf.marginals(half, mask).dtype == torch.float32
 
 
 def test_autocast_changes_nothing():
@@ -327,10 +317,6 @@ def test_forbidden_transitions_take_the_log_space_path():
         model.transitions.data[0, 2] = -1e4
     torch.testing.assert_close(crf(emissions, tags, mask), twin(emissions, tags, mask))
     probabilities = path_probabilities(crf, emissions[0])
-    expected = sum(p for path, p in probabilities.items() if path[2] == 2)
-    marginals = crf.marginals(emissions, mask)
-    assert marginals[0, 2, 2].item() == pytest.approx(expected)
-    assert not marginals[~mask].any()
     spans = TagSpans(*torch.tensor([[0, 0], [1, 2], [3, 5], [1, 1], [2, 2]]))
     for found, span in zip(
         crf.span_log_prob(emissions, spans, mask), [(1, 3), (2, 5)], strict=True

@@ -110,7 +110,7 @@ def test_image_encoders_are_read_with_or_without_weights():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("settings.epoch=3", "settings.epoch: Extra inputs"),
+        ("settings.epoch=3", "unknown key settings.epoch; did you mean settings.epochs?"),
         ("settings.epochs=0", "settings.epochs"),
         ("systems.uls_l.text=other", "systems.uls_l.text"),
     ],
@@ -125,5 +125,5 @@ def test_wrong_names_are_named(config_of):
         plan_run(config_of(), "nope", seed=0)
     with pytest.raises(ValueError, match="found suite 'nope'"):
         chosen_suites("nope")
-    with pytest.raises(ValueError, match="found no benchmark recipe 'nope'"):
+    with pytest.raises(ValueError, match="found no recipe 'nope'"):
         load_benchmark("nope", encoders={})

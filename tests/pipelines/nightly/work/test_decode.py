@@ -7,6 +7,7 @@ import pytest
 from shop_catalogue import picture, product, write_file
 
 from pipelines.lake.inputs import list_inputs
+from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.nightly.plan.chunks import Chunk, ChunkConfig, Part
@@ -26,6 +27,7 @@ SETTINGS = DecodeSettings(
     RowSettings(Columns(), ("title", "description"), uses_pictures=True),
     ModelFacts("m", ("title", "description"), IMAGE),
     ChunkConfig(batch_rows=3),
+    PictureAddressConfig().build(),
 )
 
 

@@ -7,12 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.cluster.tasks import map_here
 from pipelines.lake.storage import Storage
-from pipelines.nightly.work.executor import LocalExecutor
 from pipelines.prepare.pairs.catalogs import (
     Ties,
     component_sizes,
-    components,
     merge,
     placeholder_rows,
     repeated_rows,
@@ -46,8 +45,8 @@ def slow_components(num_rows, edges):
 def test_components_equal_a_slow_union(seed):
     rng = np.random.default_rng(seed)
     edges = rng.integers(0, 60, (rng.integers(0, 60), 2))
-    found = components(60, edges)
-    assert merge(components(60, edges[:20]), edges[20:]).tolist() == found.tolist()
+    found = merge(np.arange(60), edges)
+    assert merge(merge(np.arange(60), edges[:20]), edges[20:]).tolist() == found.tolist()
     assert found.tolist() == slow_components(60, edges.tolist())
     sizes = Counter(found.tolist())
     assert component_sizes(found).tolist() == [sizes[label] for label in found.tolist()]
@@ -55,7 +54,7 @@ def test_components_equal_a_slow_union(seed):
 
 def test_a_long_chain_is_one_component():
     chain = np.stack([np.arange(4999), np.arange(1, 5000)], axis=1)
-    assert not components(5000, np.random.default_rng(0).permutation(chain)).any()
+    assert not merge(np.arange(5000), np.random.default_rng(0).permutation(chain)).any()
 
 
 @pytest.mark.parametrize("distance", [0, 3, 6, 8])
@@ -186,7 +185,7 @@ def run(noisy, output, **options):
     request = PairRequest(
         Storage.of(noisy.folder), Storage.of(output), PairConfig.model_validate(options)
     )
-    return prepare_pairs(request, LocalExecutor())
+    return prepare_pairs(request, map_here)
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +235,7 @@ def test_given_catalog_ids_stay_and_spread(noisy, tmp_path):
     (tmp_path / "in" / "train").mkdir(parents=True)
     frame.write_parquet(tmp_path / "in" / "train" / "a.parquet", row_group_size=50)
     request = PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out"))
-    prepare_pairs(request, LocalExecutor())
+    prepare_pairs(request, map_here)
     found = dict(
         pl.read_parquet(tmp_path / "out" / "train" / "*.parquet")
         .select("product_id", "catalog_id")
@@ -260,7 +259,7 @@ def spread_rows(noisy, folder, *, row_group_size):
     frame[half:].with_columns(later=pl.lit(1)).write_parquet(folder / "in" / "b.parquet")
     config = PairConfig(file_bytes=60_000, valid_share=0.3)
     prepare_pairs(
-        PairRequest(Storage.of(folder / "in"), Storage.of(folder / "out"), config), LocalExecutor()
+        PairRequest(Storage.of(folder / "in"), Storage.of(folder / "out"), config), map_here
     )
     parts = {path: pl.read_parquet(path) for path in sorted(folder.glob("out/*/*.parquet"))}
     assert sorted(path.parent.name for path in parts).count("train") >= 3
@@ -318,7 +317,7 @@ def test_columns_of_different_kinds_under_one_name_are_refused(noisy, tmp_path):
     frame.with_columns(category=1).write_parquet(tmp_path / "in" / "b.parquet")
     with pytest.raises(ValueError, match="do not fit"):
         prepare_pairs(
-            PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out")), LocalExecutor()
+            PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out")), map_here
         )
 
 
@@ -328,7 +327,7 @@ def test_an_input_without_pictures_is_refused(noisy, tmp_path):
     frame.write_parquet(tmp_path / "in" / "a.parquet")
     with pytest.raises(ValueError, match="has no pictures"):
         prepare_pairs(
-            PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out")), LocalExecutor()
+            PairRequest(Storage.of(tmp_path / "in"), Storage.of(tmp_path / "out")), map_here
         )
     assert not (tmp_path / "out").exists()
 

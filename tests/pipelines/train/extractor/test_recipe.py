@@ -66,8 +66,8 @@ def test_overrides_reach_nested_values():
     ("name", "overrides", "message"),
     [
         ("no_such", [], "found no recipe 'no_such', expected a .toml file or one of: .*mae_paper"),
-        ("tiny", ["fit.epoch=3"], "unknown key fit.epoch"),
-        ("tiny", ["fit.epochs=0"], "fit.epochs: .*greater than or equal to 1"),
+        ("tiny", ["fit.epoch=3"], "unknown key fit.epoch; did you mean fit.epochs"),
+        ("tiny", ["fit.epochs=0"], "fit.epochs is 0, expected greater than or equal to 1"),
         ("tiny", ["fit.epochs"], "expected key=value"),
         ("tiny", ["fit.epochs.x=3"], "epochs is a value, not a section"),
         ("tiny", ["model.head=none"], "expected head 'paper' or 'released'"),

@@ -18,7 +18,7 @@ NUM_BRANDS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Entry:
     """A catalogue entry without words: value keys for the text, looks for the picture.
 
     A brand is a coined name, or (`is_noun_brand`) a noun that may carry a color before it:
@@ -37,8 +37,8 @@ class Facts:
     weave: int  # 0 or 1: direction of stripes
 
 
-def draw_facts(dice: Dice) -> Facts:
-    """One catalogue entry; categories, colors and most values are equally likely."""
+def draw_entry(dice: Dice) -> Entry:
+    """Return one catalogue entry; categories, colors and most values are equally likely."""
     category = dice.choose(CATEGORIES)
     color = dice.choose(tuple(COLORS))
     gender = "women" if category in WOMEN_ONLY else dice.weighted(GENDERS, (0.45, 0.45, 0.1))
@@ -50,7 +50,7 @@ def draw_facts(dice: Dice) -> Facts:
     is_noun_brand = dice.chance(0.5)
     has_brand_color = is_noun_brand and dice.chance(0.5)
     other_colors = [name for name in COLORS if name != color]
-    return Facts(
+    return Entry(
         category=category,
         values=values,
         second_material=second_material,
