@@ -106,7 +106,8 @@ def winners_and_losers(files: Files) -> tuple[dict[str, Item], dict[Entry, str |
             winner, loser = sorted((known, challenger), key=lambda found: found[0])
             best[item.id] = winner
             entries[loser[2]] = item.id
-    return {name: item for name, (_, item, _) in best.items()}, entries
+    ordered = sorted(best.items(), key=lambda found: found[1][0][1])
+    return {name: item for name, (_, item, _) in ordered}, entries
 
 
 def after_night(before: Tables, files: Files, model: str, *, is_full: bool = False) -> Tables:

@@ -37,6 +37,10 @@ class SimulatedFileSystem(AbstractFileSystem):
         self._newest: tuple[str, bool] | None = None  # path, whether it was put (else deleted)
         self._etags: dict[str, tuple[int, int, str]] = {}
 
+    def forget(self) -> None:
+        """Listings are up to date again."""
+        self._newest = None
+
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
         return path.removeprefix(f"{SCHEME}://").rstrip("/")
