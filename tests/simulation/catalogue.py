@@ -76,7 +76,7 @@ def result(item: Item, model: str) -> Result:
     if not item.title.strip():
         return Result(item, "quarantined", "empty_text", (), model)
     words = [word.strip() for word in item.title.split()]
-    values = tuple((_WORDS[word], word) for word in words if word in _WORDS)
+    values = tuple(sorted((_WORDS[word], word) for word in words if word in _WORDS))
     reason = {None: "no_picture", -1: "corrupt_picture"}.get(item.color)
     return Result(item, "degraded" if reason else "ok", reason, values, model)
 

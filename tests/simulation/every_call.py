@@ -49,6 +49,12 @@ class Nights:
 
     def problem(self, trial: Trial) -> str:
         """What differs after the fault; "" when nothing does."""
+        try:
+            return self._problem(trial)
+        except AssertionError as error:
+            return str(error)
+
+    def _problem(self, trial: Trial) -> str:
         world = self.saved[trial.night].restore()
         process = world.process("struck", faults={trial.number: trial.fault})
         first = world.night(process, config=CONFIG)

@@ -20,7 +20,7 @@ def read_rows(world: World) -> dict[str, Row]:
     assert frame["product_id"].is_unique().all(), "a product is there twice"
     found = {}
     for row in frame.iter_rows(named=True):
-        values = tuple((value["attribute"], value["value"]) for value in row["values"])
+        values = tuple(sorted((v["attribute"], v["value"]) for v in row["values"]))
         model = row["model_id"].removeprefix("dictionary-")
         found[row["product_id"]] = (row["status"], row["reason"], values, model)
     return found
