@@ -77,7 +77,7 @@ def result(item: Item, model: str) -> Result:
         return Result(item, "quarantined", "empty_text", (), model)
     words = [word.strip() for word in item.title.split()]
     values = tuple(sorted((_WORDS[word], word) for word in words if word in _WORDS))
-    reason = {None: "no_picture", -1: "corrupt_picture"}.get(item.color)
+    reason = {None: "no_picture", -1: "undecodable_picture"}.get(item.color)
     return Result(item, "degraded" if reason else "ok", reason, values, model)
 
 

@@ -250,7 +250,8 @@ class History:
         self._settle([self._target()], outcome)
         rows = sum(len(items) for items in self.files.values() if items is not None)
         assert outcome.summary["rows_in"] == rows, (outcome.summary["rows_in"], rows)
-        self.versions.append((outcome.summary["run_id"], self.tables.copy()))
+        if outcome.summary.get("buckets_rewritten"):  # others have no version to go back to
+            self.versions.append((outcome.summary["run_id"], self.tables.copy()))
         self.pending.clear()
         self.nights += 1
 
