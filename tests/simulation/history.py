@@ -242,6 +242,12 @@ class History:
         """The last word: an undisturbed night, with a vacuum, and nothing is left behind."""
         self.clean_night(_Fixed((3, 0)))
 
+    def close(self) -> None:
+        """Let go of everything."""
+        for process in self.world.processes:
+            process.is_dead = True
+        self.world.close()
+
     def _target(self) -> Tables:
         return after_night(self.tables, self.files, self.model)
 
@@ -411,8 +417,7 @@ def play(seed: int, steps: int, kinds: Sequence[Change] = STEPS) -> History:
         log = "\n  ".join(history.log)
         raise AssertionError(f"seed {seed}: {error}\n  {log}") from error
     finally:
-        for process in history.world.processes:
-            process.is_dead = True
+        history.close()
     return history
 
 
