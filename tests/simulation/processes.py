@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 T = TypeVar("T")
-SLOW_SECONDS = 300.0
+SLOW_SECONDS = 10.0
 _here = threading.local()
 
 

@@ -26,14 +26,14 @@ from simulation.delta import SimulatedDelta, SimulatedPolars
 from simulation.processes import Killed, Process, current
 from simulation.store import ROOT, SCHEME, SimulatedFileSystem, real_path
 
-STALE_SECONDS = 60.0
+STALE_SECONDS = 2.0
 SMALL = {
     "executor": "local",
     "num_buckets": 2,
     "normalization": None,
     "chunks": {"rows": 8, "batch_rows": 4},
     "waves": {"rows": 8},
-    "lock": {"beat_seconds": 20.0, "stale_seconds": STALE_SECONDS},
+    "lock": {"beat_seconds": 1.0, "stale_seconds": STALE_SECONDS},
     "maintenance": {"vacuum_hours": None},
 }
 # limits of the gate that small catalogues would break every night
