@@ -110,6 +110,7 @@ class Run:
             if not self.publisher.has_published() and buckets:
                 snapshot = self.night.snapshot()
                 rewritten = self._rewrite(plan, buckets, snapshot)
+                _check_whole(plan, rewritten)
                 crash_point("before_commit")
                 self.publisher.commit_extractions(snapshot, rewritten)
             crash_point("after_commit")
@@ -184,3 +185,13 @@ class Run:
             rewritten.append(result)
             crash_point("during_rewrite")
         return rewritten
+
+
+def _check_whole(plan: Plan, rewritten: Sequence[Rewritten]) -> None:
+    """Refuse to commit fewer rows than were planned, whatever a listing has left out."""
+    found = sum(item.rows_changed for item in rewritten)
+    if found != plan.counts.extract:
+        raise RunFailedError(
+            f"found {found} of {plan.counts.extract} extracted rows in the rewritten buckets, "
+            "expected all; nothing was published: run again"
+        )

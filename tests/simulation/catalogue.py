@@ -12,8 +12,12 @@ GROUP_ROWS = 3
 BROKEN = b"no Parquet at all"
 _WORDS = {"red": "color", "blue": "color", "wool": "material", "cotton": "material"}
 _SCHEMA = pa.schema(
-    [("product_id", pa.string()), ("title", pa.string()), ("image", pa.binary()),
-     ("updated_at", pa.int64())]
+    [
+        ("product_id", pa.string()),
+        ("title", pa.string()),
+        ("image", pa.binary()),
+        ("updated_at", pa.int64()),
+    ]
 )
 
 
@@ -29,7 +33,9 @@ class Item:
     def as_row(self) -> dict:
         image = None if self.color is None else picture(self.color) if self.color >= 0 else b"?"
         return {
-            "product_id": self.id, "title": self.title, "image": image,
+            "product_id": self.id,
+            "title": self.title,
+            "image": image,
             "updated_at": self.updated_at,
         }
 

@@ -59,7 +59,9 @@ class Nights:
         process = world.process("struck", faults={trial.number: trial.fault})
         first = world.night(process, config=CONFIG)
         expected = self.expected[trial.night]
-        if first.code == 0 and trial.fault is not Fault.STALE and _state(world, first) != expected:
+        # a stale listing of the input is an older input
+        is_older = trial.fault is Fault.STALE and trial.call.path.endswith("/in")
+        if first.code == 0 and not is_older and _state(world, first) != expected:
             return f"exit 0, but the tables differ: {_difference(_state(world, first), expected)}"
         for _ in range(_RERUNS):
             last = world.night(config=CONFIG)
@@ -91,7 +93,9 @@ def put(world: World, files: Files) -> None:
 
 def first_files() -> Files:
     """A small catalogue with a duplicate and a row without an id."""
-    items = [Item(f"p{i:04d}", f"red wool shirt text{i:04d}", i % 3 * 60 or None) for i in range(14)]
+    items = [
+        Item(f"p{i:04d}", f"red wool shirt text{i:04d}", i % 3 * 60 or None) for i in range(14)
+    ]
     return {"a.parquet": items[:7], "b.parquet": [*items[7:], items[0], Item(None, "blue text9")]}
 
 

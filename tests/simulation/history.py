@@ -206,9 +206,7 @@ class History:
         fault = self._maybe_fault(pick)
         process = self.world.process("rollback", faults=fault)
         self.log.append(f"rollback to {run_id}, {fault}")
-        outcome = self.world.run(
-            process, lambda: rollback(self.world.output, run_id, config=LOCK)
-        )
+        outcome = self.world.run(process, lambda: rollback(self.world.output, run_id, config=LOCK))
         if outcome.code == 2 and self.is_vacuumed and not process.struck:
             self._settle([self.tables], outcome)
             return
@@ -229,9 +227,7 @@ class History:
         self.log.append("export")
         process = self.world.process("export")
         target = self.world.place("snapshot")
-        outcome = self.world.run(
-            process, lambda: export(self.world.output, target, ExportConfig())
-        )
+        outcome = self.world.run(process, lambda: export(self.world.output, target, ExportConfig()))
         self._check_done(outcome)
         there = sum(row.status != "vanished" for row in self.tables.rows.values())
         assert outcome.summary["products"] == there, (outcome.summary, there)

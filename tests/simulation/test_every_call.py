@@ -3,6 +3,7 @@
 import pytest
 
 from simulation.every_call import Nights, sample, two_nights
+from simulation.processes import Call, Fault
 
 COUNT, SEED = 60, 0
 
@@ -25,3 +26,19 @@ def test_all_faults(nights):
 
 def _trials(nights: Nights) -> list:
     return sample(list(nights.trials()), COUNT, SEED)
+
+
+@pytest.mark.parametrize(
+    "place", ["delta open", "accepted-", "read an input"], ids=["a table", "a plan", "an input"]
+)
+def test_not_found_for_a_moment_is_not_empty(nights, place):
+    trials = [t for t in nights.trials() if t.fault is Fault.MISSING and _is_at(t.call, place)]
+    found = {str(trial): nights.problem(trial) for trial in sample(trials, 12, SEED)}
+    assert found
+    assert not {trial: problem for trial, problem in found.items() if problem}
+
+
+def _is_at(call: Call, place: str) -> bool:
+    if place == "read an input":
+        return call.kind in ("open", "get") and "/in/" in call.path
+    return place in (call.kind, call.path.rsplit("/", 1)[-1][: len(place)])

@@ -128,8 +128,12 @@ class World:
             self.calls += len(outcome.process.calls)
 
     def night(
-        self, process: Process | None = None, *, config: NightlyConfig | None = None,
-        model: str = "1", **request: Any,
+        self,
+        process: Process | None = None,
+        *,
+        config: NightlyConfig | None = None,
+        model: str = "1",
+        **request: Any,
     ) -> Outcome:
         """One night over `in/`."""
         process = process or self.process("night")
@@ -173,7 +177,9 @@ class SimulatedUuid:
 
     def uuid4(self) -> uuid.UUID:
         process = current()
-        return uuid.uuid4() if process is None else uuid.UUID(int=process.world.dice.getrandbits(128))
+        return (
+            uuid.uuid4() if process is None else uuid.UUID(int=process.world.dice.getrandbits(128))
+        )
 
 
 class OneByOne:

@@ -112,6 +112,8 @@ class Plan:
         try:
             data = retrying(place.read_bytes)
         except FileNotFoundError:
+            if name in self._folder().names():  # only not found for a moment: no empty bucket
+                raise
             return pl.DataFrame(
                 schema=dict.fromkeys(("id_hi", "id_lo", "hash_hi", "hash_lo"), pl.UInt64)
                 | {"order": pl.Int64}
