@@ -9,8 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipelines" / "nightly"))
 
-import simulation.history  # noqa: E402, F401 - every room is loaded before stand-ins are put in
-from simulation.world import simulated  # noqa: E402
+import simulation.history  # noqa: F401 - every room is loaded before stand-ins are put in
+from simulation.world import simulated
 
 
 @pytest.fixture(scope="module", autouse=True)

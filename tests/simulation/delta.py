@@ -4,7 +4,6 @@ from typing import Any
 
 import deltalake
 import polars
-
 from simulation.processes import storage_call
 from simulation.store import SCHEME, real_path
 

@@ -5,17 +5,10 @@ step the tables hold the state before it or after it; whichever it is is adopted
 undisturbed night must bring exactly what the inputs ask for.
 """
 
-import random
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from pipelines.analysis.export import ExportConfig, export
-from pipelines.nightly.rollback import rollback
-from pipelines.nightly.table.erase import erase
-from pipelines.nightly.table.lock import LockConfig
 from simulation.catalogue import (
-    Files,
-    Item,
     Tables,
     after_limited,
     after_night,
@@ -23,36 +16,18 @@ from simulation.catalogue import (
     differences,
 )
 from simulation.every_call import put
+from simulation.inputs import Dice, Inputs, Pick, choose
 from simulation.processes import FAULTS, Fault, Process
 from simulation.reading import as_rows, orphans, places_of, read_entries, read_rows
 from simulation.world import SMALL, STALE_SECONDS, Outcome, World, small_config
 
-T = TypeVar("T")
+from pipelines.analysis.export import ExportConfig, export
+from pipelines.nightly.rollback import rollback
+from pipelines.nightly.table.erase import erase
+from pipelines.nightly.table.lock import LockConfig
+
 LOCK = LockConfig(**SMALL["lock"])
 KINDS = tuple(sorted({fault for faults in FAULTS.values() for fault in faults}))
-_WORDS = ("red", "blue", "wool", "cotton", "shirt")
-
-
-class Pick(Protocol):
-    """Where choices come from."""
-
-    def number(self, end: int) -> int:
-        """0 <= n < end."""
-
-
-class Dice:
-    """Choices of a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._dice = random.Random(seed)
-
-    def number(self, end: int) -> int:
-        return self._dice.randrange(end)
-
-
-def choose(pick: Pick, items: Sequence[T]) -> T:
-    """One of the items."""
-    return items[pick.number(len(items))]
 
 
 class History:
@@ -60,28 +35,22 @@ class History:
 
     def __init__(self, name: str, seed: int = 0) -> None:
         self.world = World(name, seed)
-        self.files: Files = {}
         self.tables = Tables()
         self.pending: list[Tables] = []  # what cut-off steps since the last clean night may leave
         self.versions: list[tuple[str, Tables]] = []
-        self.texts: dict[str, set[str]] = {}  # every unique text that an id ever had
         self.model = "1"
         self.is_vacuumed = False
         self.nights = 0
         self.log: list[str] = []
-        self._serial = 0
-        self.files = {"a.parquet": [self._item() for _ in range(5)], "b.parquet": [self._item()]}
-        put(self.world, self.files)
+        self.inputs = Inputs(self.log)
+        put(self.world, self.inputs.files)
 
     # --- steps ---------------------------------------------------------------------------------
 
     def change_inputs(self, pick: Pick) -> None:
         """One to three changes of the kinds that exporters make."""
-        for _ in range(1 + pick.number(3)):
-            change = choose(pick, _CHANGES)
-            self.log.append(change.__name__)
-            change(self, pick)
-        put(self.world, self.files)
+        self.inputs.change(pick)
+        put(self.world, self.inputs.files)
 
     def clean_night(self, pick: Pick) -> None:
         """A night that nothing disturbs."""
@@ -105,8 +74,8 @@ class History:
         limit = 1 + pick.number(4)
         if self.pending:
             return
-        changed = changed_ids(self.tables, self.files, self.model)
-        expected = after_limited(self.tables, self.files, self.model, changed[:limit])
+        changed = changed_ids(self.tables, self.inputs.files, self.model)
+        expected = after_limited(self.tables, self.inputs.files, self.model, changed[:limit])
         self.log.append(f"night limit={limit}")
         outcome = self.world.night(model=self.model, limit=limit)
         self._check_done(outcome)
@@ -194,7 +163,7 @@ class History:
         if not is_vacuumed:
             return
         self.is_vacuumed = True
-        texts = sorted({*ids, *(text for name in ids for text in self.texts[name])})
+        texts = sorted({*ids, *(text for name in ids for text in self.inputs.texts[name])})
         hits = places_of(self.world, texts)
         assert not hits, f"erased but still there: {hits[:5]}"
 
@@ -245,12 +214,12 @@ class History:
         self.world.close()
 
     def _target(self) -> Tables:
-        return after_night(self.tables, self.files, self.model)
+        return after_night(self.tables, self.inputs.files, self.model)
 
     def _check_night(self, outcome: Outcome) -> None:
         self._check_done(outcome)
         self._settle([self._target()], outcome)
-        rows = sum(len(items) for items in self.files.values() if items is not None)
+        rows = sum(len(items) for items in self.inputs.files.values() if items is not None)
         assert outcome.summary["rows_in"] == rows, (outcome.summary["rows_in"], rows)
         if outcome.summary.get("buckets_rewritten"):  # others have no version to go back to
             self.versions.append((outcome.summary["run_id"], self.tables.copy()))
@@ -289,75 +258,9 @@ class History:
         assert same, "quarantine: " + differences(entries, candidates[0].entries) + told
         self.tables = Tables(dict(found[0].rows), dict(same[0].entries))
 
-    # --- inputs --------------------------------------------------------------------------------
-
     def _maybe_fault(self, pick: Pick) -> dict[int, Fault]:
         number, fault = pick.number(60), choose(pick, KINDS)
         return {} if pick.number(2) else {number: fault}
-
-    def _item(self, **changes: Any) -> Item:
-        self._serial += 1
-        text = f"text{self._serial:05d}"
-        words = f"{_WORDS[self._serial % 4]} {_WORDS[self._serial % 3]} shirt {text}"
-        fields = {"id": f"id{self._serial:05d}", "title": words, "color": 60} | changes
-        if fields["id"] is not None:
-            self.texts.setdefault(fields["id"], set()).add(text)
-        return Item(**fields)
-
-    def _file(self, pick: Pick) -> tuple[str, list[Item]]:
-        whole = [name for name, items in self.files.items() if items is not None]
-        if not whole:
-            self.files["a.parquet"] = []
-            whole = ["a.parquet"]
-        name = choose(pick, sorted(whole))
-        return name, self.files[name]  # type: ignore[return-value]
-
-    def add(self, pick: Pick) -> None:
-        self._file(pick)[1].append(self._item())
-
-    def remove(self, pick: Pick) -> None:
-        items = self._file(pick)[1]
-        if len(items) > 1:
-            del items[pick.number(len(items))]
-
-    def alter(self, pick: Pick) -> None:
-        items = self._file(pick)[1]
-        if items:
-            i = pick.number(len(items))
-            color = choose(pick, (None, -1, 30, 90))
-            items[i] = self._item(id=items[i].id, color=color)
-
-    def empty_text(self, pick: Pick) -> None:
-        items = self._file(pick)[1]
-        if items:
-            i = pick.number(len(items))
-            items[i] = Item(items[i].id, " ")
-
-    def duplicate(self, pick: Pick) -> None:
-        items = self._file(pick)[1]
-        if items:
-            twin = choose(pick, items)
-            age = choose(pick, (None, 1, 2))
-            self._file(pick)[1].append(self._item(id=twin.id, updated_at=age))
-
-    def no_id(self, pick: Pick) -> None:
-        self._file(pick)[1].append(self._item(id=None))
-
-    def break_file(self, pick: Pick) -> None:
-        name, _ = self._file(pick)
-        if len(self.files) > 1:
-            self.files[name] = None
-
-    def mend_file(self, pick: Pick) -> None:
-        broken = sorted(name for name, items in self.files.items() if items is None)
-        if broken:
-            self.files[choose(pick, broken)] = [self._item()]
-
-    def rename(self, pick: Pick) -> None:
-        name, items = self._file(pick)
-        del self.files[name]
-        self._serial += 1
-        self.files[f"{choose(pick, ('a', 'x'))}{self._serial}.parquet"] = items
 
 
 class _Fixed:
@@ -371,20 +274,8 @@ class _Fixed:
         return self._numbers.pop(0)
 
 
-Change = Callable[[History, Pick], None]
-_CHANGES: tuple[Change, ...] = (
-    History.add,
-    History.alter,
-    History.alter,
-    History.remove,
-    History.duplicate,
-    History.no_id,
-    History.empty_text,
-    History.break_file,
-    History.mend_file,
-    History.rename,
-)
-STEPS: tuple[Change, ...] = (
+Step = Callable[[History, Pick], None]
+STEPS: tuple[Step, ...] = (
     History.change_inputs,
     History.change_inputs,
     History.clean_night,
@@ -402,7 +293,7 @@ STEPS: tuple[Change, ...] = (
 )
 
 
-def play(seed: int, steps: int, kinds: Sequence[Change] = STEPS) -> History:
+def play(seed: int, steps: int, kinds: Sequence[Step] = STEPS) -> History:
     """A whole history of a seed; raises with the log when a check fails."""
     history, dice = History("history", seed), Dice(seed)
     try:
@@ -417,7 +308,7 @@ def play(seed: int, steps: int, kinds: Sequence[Change] = STEPS) -> History:
     return history
 
 
-_NIGHTS: tuple[Change, ...] = (
+_NIGHTS: tuple[Step, ...] = (
     History.change_inputs,
     History.clean_night,
     History.disturbed_night,

@@ -38,7 +38,7 @@ class Fault(StrEnum):
     KILL_AFTER = "killed after"
 
 
-class Killed(BaseException):  # noqa: N818 - nothing may take it for an error
+class Killed(BaseException):
     """The end of a process; no handler of the product sees it."""
 
 

@@ -5,7 +5,6 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-
 from simulation.catalogue import Entry, Item, Tables
 from simulation.world import World, raw_file
 

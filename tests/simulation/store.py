@@ -9,11 +9,11 @@ import io
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fsspec import AbstractFileSystem
-
 from simulation.processes import storage_call
 
 SCHEME = "sim"
@@ -125,7 +125,8 @@ class SimulatedFileSystem(AbstractFileSystem):
     def rm(self, path: str | list[str], recursive: bool = False, maxdepth: Any = None) -> None:
         del recursive, maxdepth
         for one in [path] if isinstance(path, str) else path:
-            storage_call("delete", one, lambda: self._remove(one), half=lambda: self._halve(one))
+            remove, halve = partial(self._remove, one), partial(self._halve, one)
+            storage_call("delete", one, remove, half=halve)
 
     def rm_file(self, path: str) -> None:
         self.rm(path)

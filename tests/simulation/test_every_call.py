@@ -1,7 +1,6 @@
 """A fault at a storage call of two nights changes nothing in the end (a sample; all: run.py)."""
 
 import pytest
-
 from simulation.every_call import Nights, sample, two_nights
 from simulation.processes import Call, Fault
 

@@ -17,14 +17,14 @@ import deltalake
 import fsspec
 import polars
 from dictionary_model import DictionarySource
-
-from pipelines.lake.storage import Storage
-from pipelines.nightly.job import NightlyJob
-from pipelines.nightly.settings import NightlyConfig, NightlyRequest
 from simulation.clock import Clock, SimulatedDatetime, SimulatedThreading, SimulatedTime
 from simulation.delta import SimulatedDelta, SimulatedPolars
 from simulation.processes import Killed, Process, current
 from simulation.store import ROOT, SCHEME, SimulatedFileSystem, real_path
+
+from pipelines.lake.storage import Storage
+from pipelines.nightly.job import NightlyJob
+from pipelines.nightly.settings import NightlyConfig, NightlyRequest
 
 STALE_SECONDS = 2.0
 SMALL = {
