@@ -14,6 +14,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "pipelines" / "nightly")]
 
+from simulation.erasure import erasure
 from simulation.every_call import two_nights  # noqa: E402
 from simulation.history import play, play_nights  # noqa: E402
 from simulation.world import simulated  # noqa: E402
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--nights", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every-call", action="store_true")
+    parser.add_argument("--erasure", action="store_true", help="--every-call of an erasure")
     parser.add_argument("--part", default="0/1", help="K/N: the K-th of N parts")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long")
     arguments = parser.parse_args()
@@ -62,18 +64,19 @@ def histories(arguments: argparse.Namespace) -> int:
 def every_call(arguments: argparse.Namespace) -> int:
     """Every fault at every call; differences are printed."""
     started = time.monotonic()
-    nights = two_nights()
+    subject = erasure() if arguments.erasure else two_nights()
     part, parts = map(int, arguments.part.split("/"))
-    trials = list(nights.trials())[part::parts]
+    trials = list(subject.trials())[part::parts]
     failed = 0
     for trial in trials:
-        problem = nights.problem(trial)
+        problem = subject.problem(trial)
         if problem:
             failed += 1
             print(f"{trial}: {problem}", flush=True)
-    calls = [len(calls) for calls in nights.calls]
+    calls = len({(trial.night, trial.number) for trial in subject.trials()})
+    what = "an erasure" if arguments.erasure else "two nights"
     print(
-        f"{len(trials)} faults at {calls} calls of two nights: {failed} differ, "
+        f"{len(trials)} faults at the {calls} calls of {what}: {failed} differ, "
         f"{time.monotonic() - started:.0f} s"
     )
     return failed

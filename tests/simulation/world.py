@@ -163,7 +163,7 @@ class Saved:
         """A world of the same name at that moment, without processes."""
         world = World(self.name, seed)
         world.clock.now = self.now
-        world.folder.rmdir()
+        shutil.rmtree(world.folder)
         shutil.copytree(ROOT / f"saved-{self.name}-{self.now:.6f}", world.folder)
         fsspec.filesystem(SCHEME).forget()
         return world
