@@ -14,7 +14,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS), str(TESTS / "pipelines" / "nightly")]
 
-from simulation.erasure import erasure
+from simulation.erasure import erasure  # noqa: E402
 from simulation.every_call import two_nights  # noqa: E402
 from simulation.history import play, play_nights  # noqa: E402
 from simulation.world import simulated  # noqa: E402

@@ -27,7 +27,7 @@ def test_the_same_seed_makes_the_same_calls(world):
 def test_a_put_fails_before_or_after_it_took_effect(world, is_after):
     fault = Fault.LOST_ANSWER if is_after else Fault.REFUSED
     place = world.place("file")
-    with world.process("one", faults={0: fault}).as_current(), pytest.raises(OSError):
+    with world.process("one", faults={0: fault}).as_current(), pytest.raises(OSError, match="re"):
         place.write_bytes(b"text")
     assert place.exists() == is_after
 
