@@ -76,6 +76,7 @@ class World:
         self.clock = Clock(self)
         self.processes: list[Process] = []
         self.calls = 0
+        self.newest_pid = 100
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
@@ -98,10 +99,11 @@ class World:
         target = ROOT / f"saved-{self.name}-{self.clock.now:.6f}"
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(self.folder, target)
-        return Saved(self.name, self.clock.now)
+        return Saved(self.name, self.clock.now, self.newest_pid)
 
     def process(self, name: str, **changes: Any) -> Process:
-        process = Process(self, name, pid=100 + len(self.processes), **changes)
+        self.newest_pid += 1
+        process = Process(self, name, pid=self.newest_pid, **changes)
         self.processes.append(process)
         return process
 
@@ -158,11 +160,13 @@ class Saved:
 
     name: str
     now: float
+    newest_pid: int
 
     def restore(self, seed: int = 0) -> World:
         """A world of the same name at that moment, without processes."""
         world = World(self.name, seed)
         world.clock.now = self.now
+        world.newest_pid = self.newest_pid
         shutil.rmtree(world.folder)
         shutil.copytree(ROOT / f"saved-{self.name}-{self.now:.6f}", world.folder)
         fsspec.filesystem(SCHEME).forget()

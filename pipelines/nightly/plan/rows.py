@@ -248,11 +248,12 @@ def _contents(raw: RawRows) -> Iterator[tuple[bytes | None, ...]]:
 def is_corruption(error: BaseException) -> bool:
     """Whether the bytes arrived but are not what they should be; else it is the storage's fault.
 
-    Arrow's own parse errors carry no errno, the errors of files and networks do.
+    Arrow's own parse errors are plain OSErrors without errno; a storage's are of other classes
+    (a bare PermissionError, a timeout) or have one.
     """
     if isinstance(error, pa.ArrowException):
         return True
-    return isinstance(error, OSError) and error.errno is None
+    return type(error) is OSError and error.errno is None
 
 
 def _is_text(kind: pa.DataType) -> bool:
