@@ -64,6 +64,18 @@ class RunStatistics:
         is_judged = pc.not_equal(rows["status"], Status.QUARANTINED.value)
         self.empty += pc.sum(pc.and_(is_empty, is_judged)).as_py() or 0
 
+    def merge(self, other: "RunStatistics") -> None:
+        """Add the counts of other rows."""
+        self.rows += other.rows
+        self.empty += other.empty
+        for mine, theirs in (
+            (self.status, other.status),
+            (self.reason, other.reason),
+            (self.values, other.values),
+        ):
+            for name, count in theirs.items():
+                mine[name] = mine.get(name, 0) + count
+
     @property
     def quarantined(self) -> int:
         """Rows with status quarantined."""

@@ -20,8 +20,8 @@ SMALL = {
     "executor": "local",
     "num_buckets": 4,
     "normalization": None,
-    "chunks": {"rows": 32, "batch_rows": 8},
-    "waves": {"rows": 50},
+    "chunks": {"rows": 32, "batch_rows": 8, "part_rows": 8},
+    "attempts": {"receipt_seconds": 0.0},
     "gate": {"max_quarantine_rate": 1.0, "max_null_rate": 1.0, "max_row_change": 10.0},
     "lock": {"beat_seconds": 0.2, "stale_seconds": 1.0},
 }
