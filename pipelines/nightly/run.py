@@ -193,9 +193,7 @@ class Run:
             crash_point("during_rewrite")
         return sorted(rewritten, key=lambda item: item.bucket)
 
-    def _map(
-        self, function: Callable[[Item], Result], tasks: Sequence[Item]
-    ) -> Iterator[Result]:
+    def _map(self, function: Callable[[Item], Result], tasks: Sequence[Item]) -> Iterator[Result]:
         for _, found in self.night.executor.map(function, tasks, is_heavy=False):
             if isinstance(found, WorkerDiedError):
                 raise RunFailedError(f"staged rows could not be worked on: {found}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.lake.digests import as_hex
 from pipelines.lake.pictures import PictureReader
-from pipelines.lake.storage import is_transient, retrying
+from pipelines.lake.storage import Storage, is_transient
 from pipelines.nightly.plan.chunks import ChunkConfig, Part, Range, WorkList
 from pipelines.nightly.plan.rows import FileReader, RawRows, RowSettings, is_corruption
 from pipelines.nightly.work.model import ModelFacts
@@ -147,9 +147,7 @@ def _read_part(part: Part, settings: RowSettings) -> Iterator[tuple[RawRows, int
             time.sleep(0.2 * 2**attempts)
 
 
-def _stream_part(
-    part: Part, settings: RowSettings, taken: int
-) -> Iterator[tuple[RawRows, int]]:
+def _stream_part(part: Part, settings: RowSettings, taken: int) -> Iterator[tuple[RawRows, int]]:
     try:
         with FileReader(part.data, part.file, settings) as reader:
             stored = reader.stored_bytes(part.row_group, is_key_only=False)

@@ -39,6 +39,10 @@ _log = logging.getLogger(__name__)
 _MAP_RETRIES = 3
 _MOST_BLOCKS = 10_000
 _IDLE_PASSES = 3
+# Actors ask for a little less than their share and tasks for next to nothing (how many run at once
+# is bounded by `decode_workers`): where actors fill every place, as after a node's loss, decoding
+# still gets one, and the pipeline cannot wait for itself.
+_OF_ACTOR, _OF_TASK = 0.9, 0.05
 
 
 class WorkerConfig(BaseModel):
@@ -49,7 +53,7 @@ class WorkerConfig(BaseModel):
     model_workers: int = Field(0, ge=0, description="Model actors; 0: one per GPU, else per core.")
     gpus_per_model_worker: float = Field(1.0, gt=0, description="GPU share of one model actor.")
     cpus_per_worker: float = Field(
-        0.5, gt=0, description="CPU share that a worker asks of Ray; fractions avoid deadlock."
+        0.5, gt=0, description="CPU share of a model worker; decoding asks for a twentieth of it."
     )
     decode_workers: int = Field(0, ge=0, description="Decode tasks at once; 0: one per core.")
     batches_per_model_worker: int = Field(
@@ -252,7 +256,7 @@ class RayExecutor:
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ray.data.TaskPoolStrategy(size=sizes.decode_workers),
-                num_cpus=config.cpus_per_worker,
+                num_cpus=_OF_TASK * config.cpus_per_worker,
                 max_retries=1,
             )
             dataset = dataset.map_batches(
@@ -266,7 +270,7 @@ class RayExecutor:
                     initial_size=sizes.model_workers,
                     max_tasks_in_flight_per_actor=config.batches_per_model_worker,
                 ),
-                num_cpus=config.cpus_per_worker,
+                num_cpus=_OF_ACTOR * config.cpus_per_worker,
                 num_gpus=sizes.gpus_per_model_worker,
                 max_restarts=1,
                 max_task_retries=1,
@@ -276,7 +280,8 @@ class RayExecutor:
                 fn_args=(stages,),
                 batch_size=max(1, settings.part_rows // settings.batch_rows),
                 batch_format="pyarrow",
-                num_cpus=config.cpus_per_worker / 2,
+                compute=ray.data.TaskPoolStrategy(size=sizes.decode_workers),
+                num_cpus=_OF_TASK * config.cpus_per_worker,
                 max_retries=1,
             )
 

@@ -103,9 +103,7 @@ class Staging:
     @staticmethod
     def open(run: Storage, vectors: Sequence[str] = (), *, log_seconds: float = 2.0) -> "Staging":
         """With the receipts of earlier attempts."""
-        staging = Staging(
-            run.join("staging"), vectors=tuple(vectors), log_seconds=log_seconds
-        )
+        staging = Staging(run.join("staging"), vectors=tuple(vectors), log_seconds=log_seconds)
         log = staging.place.join("receipts")
         for name in log.names():
             found = read_json(log.join(name))

@@ -28,7 +28,7 @@ SMALL = {
 
 
 def small_config(**changes) -> NightlyConfig:
-    """Small sizes, so that a hundred rows make several waves."""
+    """Small sizes, so that a hundred rows make several parts."""
     return NightlyConfig(**{**SMALL, **changes})
 
 
