@@ -24,8 +24,13 @@ _log = logging.getLogger(__name__)
 class Pool(Protocol):
     """What a worker asks of the cluster, and how many may die."""
 
-    cpus_per_worker: float
-    max_worker_failures: int
+    @property
+    def cpus_per_worker(self) -> float:
+        """CPU share of one worker."""
+
+    @property
+    def max_worker_failures(self) -> int:
+        """Deaths after which the run gives up."""
 
 
 class Isolated:

@@ -183,8 +183,8 @@ class Staging:
         if self._keys is None:
             rows = self.parts().read(None, [*_KEYS, "bucket"])
             frame = key_frame(rows).with_columns(
-                pl.from_arrow(rows["bucket"]).alias("bucket"),
-                pl.from_arrow(rows["model_id"]).alias("model_id"),
+                bucket=pl.Series(pl.from_arrow(rows["bucket"])),
+                model_id=pl.Series(pl.from_arrow(rows["model_id"])),
             )
             self._keys = frame.partition_by("bucket", as_dict=True)
         found = self._keys.get((bucket,))
