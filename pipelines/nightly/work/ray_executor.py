@@ -255,7 +255,7 @@ class RayExecutor:
                 fn_args=(stages, watch),
                 batch_size=1,
                 batch_format="pyarrow",
-                compute=ray.data.TaskPoolStrategy(size=sizes.decode_workers),
+                compute=ray.data.TaskPoolStrategy(size=min(len(chunks), sizes.decode_workers)),
                 num_cpus=_OF_TASK * config.cpus_per_worker,
                 max_retries=1,
             )
@@ -303,7 +303,10 @@ def _context() -> Iterator[None]:
     for name, value in changed.items():
         setattr(context, name, value)
     try:
-        yield
+        with warnings.catch_warnings():
+            # bounds on restarts and retries have no named parameters yet
+            warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+            yield
     finally:
         for name, value in before.items():
             setattr(context, name, value)

@@ -20,7 +20,7 @@ from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import ExtractorConfig, assemble
 
 ROOT = Path(__file__).resolve().parents[3]
-COUNT = 2000
+COUNT = 1200
 SMALL = ["chunks.rows=100", "chunks.batch_rows=20", "chunks.part_rows=40", "num_buckets=4"]
 SMALL += ["gate.max_null_rate=1.0", "workers.model_workers=2", "attempts.receipt_seconds=0"]
 SMALL += ["lock.beat_seconds=0.2", "lock.stale_seconds=1.0"]
@@ -93,7 +93,7 @@ class Night:
     def finish(self) -> dict:
         out, errors = self.process.communicate(timeout=400)
         assert self.process.returncode == 0, errors[-3000:]
-        noise = ("Execution plan", "Progress bars", "PlacementGroupCleaner", "Running Dataset")
+        noise = ("Execution plan", "Progress bars", "PlacementGroupCleaner", "issue_detector")
         assert not [word for word in noise if word in errors], errors[-3000:]
         return json.loads(out.strip().splitlines()[-1])
 

@@ -1,5 +1,7 @@
 """Receipts and parts: what counts, what is a stray, and how many files publishing opens."""
 
+import itertools
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -81,4 +83,4 @@ def test_ranges_cover_the_buckets(buckets, rows, count):
     ranges = bucket_ranges(buckets, rows)
     assert len(ranges) == count
     assert [ranges[0][0], ranges[-1][1]] == [0, buckets]
-    assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
