@@ -10,7 +10,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from pipelines.nightly.crash import crash_point
 from pipelines.nightly.plan.chunks import Range
 
 _KEYS = ["product_id", "input_hash", "model_id"]
-_MERGED_AT_ONCE = 128
+_MERGED_ROWS = 500_000
 _FEW_PARTS = 4  # are read where they are
 _LEAST_RANGES, _RANGE_ROWS = 64, 250_000
 _ORDER = [("bucket", "ascending"), ("product_id", "ascending")]
@@ -161,20 +161,31 @@ class Staging:
         marker = self.place.join(f"merged-{name}.json")
         known = retrying(lambda: read_json(marker))
         if known is None:
-            groups = range(0, len(parts.paths), _MERGED_AT_ONCE)
             tasks = [
                 MergeTask(
-                    replace(parts, paths=parts.paths[i : i + _MERGED_AT_ONCE]),
-                    tuple(ranges),
-                    f"merged-{name}-{i:06d}.parquet",
+                    replace(parts, paths=paths), tuple(ranges), f"merged-{name}-{i:06d}.parquet"
                 )
-                for i in groups
+                for i, paths in enumerate(self._merge_groups())
             ]
             merged = list(merge(tasks))
             known = {"paths": sorted(merged)}
             write_json(marker, known)
             crash_point("after_merge")
         return replace(parts, paths=tuple(known["paths"]))
+
+    def _merge_groups(self) -> Iterator[tuple[str, ...]]:
+        """Parts in the order of `parts`, as many as one task can hold in memory."""
+        paths: list[str] = []
+        rows = 0
+        for receipt in sorted(self.receipts, key=lambda receipt: receipt.generation):
+            if paths and rows + len(receipt) > _MERGED_ROWS:
+                yield tuple(paths)
+                paths, rows = [], 0
+            if receipt.path:
+                paths.append(receipt.path)
+                rows += len(receipt)
+        if paths:
+            yield tuple(paths)
 
     def keys(self, bucket: int, *, model_id: str) -> pl.DataFrame | None:
         """id and hash of the staged rows of a bucket that this model extracted."""

@@ -16,6 +16,7 @@ from shop_catalogue import (
 from pipelines.errors import RunFailedError
 from pipelines.lake.storage import Storage
 from pipelines.nightly.work.ray_executor import PoolSizes, WorkerConfig, pool_sizes
+from pipelines.nightly.work.staging import Receipt
 
 RAY = {"executor": "ray", "chunks": {"rows": 64, "batch_rows": 16, "part_rows": 32}}
 
@@ -55,6 +56,27 @@ def test_a_dead_actor_and_poison_rows_cost_nothing_else(run_night, tmp_path):
     assert len(table) == 1000
     assert summary["poison_rows"] == 2
     assert summary["worker_failures"] <= 20
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(300)
+def test_no_row_passes_through_the_driver(run_night, tmp_path, monkeypatch):
+    received: dict[int, int] = {}
+    known = Receipt.from_json
+
+    def count(text: str) -> Receipt:
+        received[size] += len(text)
+        return known(text)
+
+    monkeypatch.setattr(Receipt, "from_json", staticmethod(count))
+    config = small_config(executor="ray", chunks={"batch_rows": 100, "part_rows": 500})
+    for size in (1_000, 10_000):
+        received[size] = 0
+        rows = [product(i, image=None, title="red " * 100) for i in range(size)]
+        lake = write_files(tmp_path / str(size), rows, files=2)
+        run_night(lake, config=config, output=tmp_path / f"out-{size}")
+    assert received[10_000] / 10_000 <= 1.1 * received[1_000] / 1_000 < 2  # bytes a row
 
 
 @pytest.mark.ray

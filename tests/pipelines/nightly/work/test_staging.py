@@ -55,7 +55,7 @@ def test_a_part_without_a_receipt_does_not_count(tmp_path):
 
 @pytest.mark.parametrize("parts", [2, 10, 40])
 def test_ranges_of_buckets_hold_every_row_once(tmp_path, monkeypatch, parts):
-    monkeypatch.setattr(module, "_MERGED_AT_ONCE", 8)
+    monkeypatch.setattr(module, "_MERGED_ROWS", 160)
     staging = staged(tmp_path, parts=parts, size=20)
     ranges = bucket_ranges(BUCKETS, parts * 20)
     merged = staging.merged(ranges, lambda tasks: map(merge_parts, tasks))
