@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from deltalake import DeltaTable
 
 from pipelines.lake.storage import Storage, file_version
+from pipelines.lake.uris import without_secrets
 
 PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
 CSV_ENDINGS = (".csv", ".csv.gz")
@@ -36,7 +37,13 @@ class InputFile:
 
     def fingerprint(self, *settings: str) -> str:
         """Names what was read from this very content of the file under these settings."""
-        parts = (self.uri, str(self.size), self.version, repr(self.partitions), *settings)
+        parts = (
+            without_secrets(self.uri),
+            str(self.size),
+            self.version,
+            repr(self.partitions),
+            *settings,
+        )
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.inputs import InputFile
 from pipelines.lake.storage import Storage, retrying
+from pipelines.lake.uris import without_secrets
 from pipelines.nightly.plan.quarantine import ENTRY_SCHEMA
 from pipelines.nightly.plan.scan import FileSummary, PlannedFile, RowMap
 
@@ -150,8 +151,13 @@ def _to_json(plan: Plan) -> Mapping[str, Any]:
         "last_order": plan.last_order,
         "is_complete": plan.is_complete,
         "counts": asdict(plan.counts),
-        "files": [{"file": asdict(p.file), "summary": asdict(p.summary)} for p in plan.files],
+        "files": [{"file": _stored(p.file), "summary": asdict(p.summary)} for p in plan.files],
     }
+
+
+def _stored(file: InputFile) -> Mapping[str, Any]:
+    """Without secrets of its URI: a plan over such files is made again rather than continued."""
+    return {**asdict(file), "uri": without_secrets(file.uri)}
 
 
 def _from_json(found: Mapping[str, Any]) -> Plan:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from pipelines.command.secrets import redact
 from pipelines.lake.csv import copy_csv
 from pipelines.lake.inputs import InputFile
 from pipelines.lake.storage import Storage, retrying
@@ -153,7 +154,7 @@ def _scan_row_groups(
         except (OSError, pa.ArrowException) as error:
             if not is_corruption(error):
                 raise
-            bad[i] = str(error)[:500]
+            bad[i] = redact(str(error))[:500]
         first_row += num_rows
     found = np.concatenate(records)
     summary = FileSummary(
@@ -220,7 +221,7 @@ def _keyless_file(
 
 
 def _spoiled(problem: Reason, detail: str) -> FileSummary:
-    return FileSummary(problem=problem.value, detail=detail[:500])
+    return FileSummary(problem=problem.value, detail=redact(detail)[:500])
 
 
 def _shorten(names: list[str]) -> str:

@@ -25,11 +25,10 @@ from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, create_table, id_hash
 from pipelines.nightly.gate import RunStatistics
 from pipelines.nightly.plan.chunks import Range
 from pipelines.nightly.plan.plan import Plan
-from pipelines.nightly.table.lock import FencedError
+from pipelines.nightly.table.lock import APP_ID, FencedError
 from pipelines.nightly.work.staging import Parts, key_frame
 from ulsdram_core.schema import Status
 
-APP_ID = "ulsdram-nightly"
 _ID = ["id_hi", "id_lo"]
 _MAX_FILE_ROWS = 1_000_000
 

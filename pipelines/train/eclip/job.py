@@ -16,6 +16,7 @@ from pipelines.cluster.connect import connect_cluster
 from pipelines.command.markdown import markdown_table
 from pipelines.command.recipes import dump_recipe
 from pipelines.labelled.table import LabelledTable
+from pipelines.lake.kinds import RUN, check_apart, claim
 from pipelines.lake.storage import Storage
 from pipelines.train.eclip.recipe import EclipRecipe
 from pipelines.train.eclip.state import PretrainPlace
@@ -28,6 +29,7 @@ from pipelines.train.runs import (
     model_version,
     put_folder,
     run_workers,
+    sole_owner,
 )
 from pipelines.train.state import BEST
 from ulsdram_core.eclip.parts import (
@@ -61,6 +63,8 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
     """Pre-train to the end, resuming an interrupted run of the same request."""
     started = time.monotonic()
     tables = {split: open_recipe_pairs(request.data, split, request.recipe) for split in SPLITS}
+    check_apart(request.data, request.output, read="--data")
+    claim(request.output, RUN)
     fingerprint = pretrain_fingerprint(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
@@ -73,7 +77,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
         num_workers=request.num_workers,
     )
     connect_cluster()
-    with tempfile.TemporaryDirectory() as scratch:
+    with sole_owner(request.output), tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
         put_folder(partial(save_eclip, start), place, Path(scratch))
         checkpoint = run_workers(pretrain_worker, request, tables, place, fingerprint)
