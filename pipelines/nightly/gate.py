@@ -74,6 +74,10 @@ class GateConfig(BaseModel):
     )
 
 
+# What `RunStatistics` looks at.
+COUNTED = ("status", "reason", "values", "range")
+
+
 @dataclass(slots=True)
 class RunStatistics:
     """Counts over the rows that the run will publish."""
@@ -105,6 +109,7 @@ class RunStatistics:
         """Add the counts of other rows."""
         self.rows += other.rows
         self.empty += other.empty
+        self.bad_scores += other.bad_scores
         for mine, theirs in (
             (self.status, other.status),
             (self.reason, other.reason),

@@ -22,7 +22,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from pipelines.lake.snapshot import BucketFiles, Snapshot, StoredFile
 from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, create_table, id_hashes, open_table
-from pipelines.nightly.gate import RunStatistics
+from pipelines.nightly.gate import COUNTED, RunStatistics
 from pipelines.nightly.plan.chunks import Range
 from pipelines.nightly.plan.plan import Plan
 from pipelines.nightly.table.lock import APP_ID, FencedError
@@ -70,7 +70,7 @@ class RangeTask:
 
 def range_statistics(task: RangeTask) -> RunStatistics:
     """Counts over the staged rows of a range that the plan accepts."""
-    columns = ["product_id", "bucket", "input_hash", "status", "reason", "values"]
+    columns = ["product_id", "bucket", "input_hash", *COUNTED]
     statistics = RunStatistics()
     for old, rows in _staged_by_bucket(task, columns):
         statistics.add(accepted_rows(task.plan, rows, old.bucket))
