@@ -26,7 +26,7 @@ from ulsdram_core.schema import Product
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "extract_catalog.py"
 COLORS = ("red", "blue", "green")
-LOCAL = ["--set", "executor=local", "--set", "num_buckets=4", "--set", "waves.rows=40"]
+LOCAL = ["--set", "executor=local", "--set", "num_buckets=4"]
 
 
 def load_job(path: Path = JOB):
@@ -121,7 +121,7 @@ def test_values_equal_the_extractor_in_process(model, lake, tmp_path):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_values_equal_the_extractor_through_ray(model, lake, tmp_path):
-    small = ["--set", "chunks.rows=30", "--set", "chunks.batch_rows=10", "--set", "waves.rows=40"]
+    small = ["--set", "chunks.rows=30", "--set", "chunks.batch_rows=10"]
     run("--model", model, "--input", lake, "--output", tmp_path / "out", *small)
     assert_equals_in_process(read(tmp_path / "out"), model)
 

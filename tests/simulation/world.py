@@ -32,7 +32,6 @@ SMALL = {
     "num_buckets": 2,
     "normalization": None,
     "chunks": {"rows": 8, "batch_rows": 4},
-    "waves": {"rows": 8},
     "lock": {"beat_seconds": 1.0, "stale_seconds": STALE_SECONDS},
     "maintenance": {"vacuum_hours": None},
 }

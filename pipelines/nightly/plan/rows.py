@@ -157,13 +157,27 @@ class FileReader:
                 hashes = self._raw(batch).hashes
             yield RawKeys(self._ids(batch), hashes, self._times(batch))
 
-    def take(self, row_group: int, rows: np.ndarray) -> RawRows:
-        """The chosen rows of a row group (positions within it); a missing row is an IndexError."""
-        names = self._present(is_key_only=False)
-        table = self.parquet.read_row_group(row_group, columns=names, use_threads=False)
-        if len(rows) and int(rows[-1]) >= table.num_rows:
-            raise IndexError(f"row {rows[-1]} of {table.num_rows}")
-        return self._raw(table.take(pa.array(rows)).combine_chunks())
+    def take(self, row_group: int, rows: np.ndarray) -> Iterator[RawRows]:
+        """The chosen rows of a row group (ascending positions within it), some at a time.
+
+        The row group is read once, from its beginning; a missing row is an IndexError.
+        """
+        found = self.parquet.iter_batches(
+            BATCH_ROWS,
+            row_groups=[row_group],
+            columns=self._present(is_key_only=False),
+            use_threads=False,
+        )
+        offset = taken = 0
+        for batch in found:
+            until = int(np.searchsorted(rows, offset + batch.num_rows))
+            if until > taken:
+                yield self._raw(batch.take(pa.array(rows[taken:until] - offset)))
+                taken = until
+            offset += batch.num_rows
+            if taken == len(rows):
+                return
+        raise IndexError(f"row {rows[-1]} of {offset}")
 
     def _present(self, *, is_key_only: bool) -> list[str]:
         wanted = self._settings.key_columns()
