@@ -150,7 +150,7 @@ def test_plan_limit_erase_and_export(model, lake, tmp_path):
         (["--model", "nowhere", "--input", "IN", "--output", "T"], "expected a model directory"),
         (["--model", "MODEL", "--input", "IN", "--output", "T", "--run-id", "a/b"], "run id 'a/b'"),
         (["--model", "MODEL", "--input", "IN", "--output", "T", "--limit", "0"], "at least 1"),
-        (["--output", "T", "--set", "gate.max=1"], "gate.max: Extra inputs"),
+        (["--output", "T", "--set", "gate.max=1"], "unknown key gate.max; gate has min_rows"),
         (["--output", "T", "--erase", "missing"], "found no file at"),
         (["--output", "s3://b/x", "--storage-option", "x=1", "--model", "M"], "storage option"),
     ],
