@@ -1,6 +1,5 @@
 """Scoring a model on a labelled table, distributed: all metrics, per attribute, per slice."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 import torch
+from pydantic import TypeAdapter
 
 from pipelines.evaluate.slices import ROW, Members, is_member, numbered_dataset
 from pipelines.labelled.pixels import BATCH, products_with_pixels, with_pixels
 from pipelines.labelled.table import LabelledTable
 from pipelines.lake.storage import Storage
 from ulsdram_core.checkpoint import load_model
+from ulsdram_core.counts import Counts, Tally
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.metrics import ExtractionMetrics, JudgedValue, gold_spans, judge_values
@@ -26,45 +27,33 @@ from ulsdram_core.schema import DecodedProduct, Extraction, GoldSpan
 SWEEP = tuple(round(0.05 * step, 2) for step in range(2, 20))
 
 
-@dataclass
-class SweepCounts:
-    """Correct and predicted values at every S_thr of the grid, and gold values; mergeable."""
+@dataclass(slots=True)
+class SweepCounts(Tally):
+    """Values at every S_thr of the grid."""
 
-    correct: list[int] = field(default_factory=lambda: [0] * len(SWEEP))
-    predicted: list[int] = field(default_factory=lambda: [0] * len(SWEEP))
-    gold: int = 0
+    at: list[Counts] = field(default_factory=lambda: [Counts() for _ in SWEEP])
+
+    @property
+    def gold(self) -> int:
+        """Gold values, the same at every S_thr."""
+        return self.at[0].gold
 
     def update(self, gold: Sequence[GoldSpan], extraction: Extraction) -> None:
         """Count one product, extracted with a range down to the grid's lowest threshold."""
         scores = {entry.attribute: entry.score for entry in extraction.range}
-        self.gold += len(gold_spans(gold))
-        for judged in judge_values(gold, extraction):
-            # Without a range every threshold keeps every value.
-            score = scores.get(judged.attribute, 1.0)
-            for place, threshold in enumerate(SWEEP):
-                if score > threshold:
-                    self.predicted[place] += 1
-                    self.correct[place] += judged.correct
-
-    def merge(self, other: "SweepCounts") -> None:
-        """Add another worker's counts."""
-        self.correct = [a + b for a, b in zip(self.correct, other.correct, strict=True)]
-        self.predicted = [a + b for a, b in zip(self.predicted, other.predicted, strict=True)]
-        self.gold += other.gold
+        num_gold = len(gold_spans(gold))
+        # Without a range every threshold keeps every value.
+        judged = [(scores.get(v.attribute, 1.0), v.correct) for v in judge_values(gold, extraction)]
+        for threshold, counts in zip(SWEEP, self.at, strict=True):
+            kept = [correct for score, correct in judged if score > threshold]
+            counts.merge(Counts(sum(kept), len(kept), num_gold))
 
     def compute(self) -> list[dict[str, float]]:
         """Return precision, recall and F1 at every threshold."""
-        rows = []
-        for threshold, correct, predicted in zip(SWEEP, self.correct, self.predicted, strict=True):
-            rows.append(
-                {
-                    "threshold": threshold,
-                    "precision": correct / predicted if predicted else 0.0,
-                    "recall": correct / self.gold if self.gold else 0.0,
-                    "f1": 2 * correct / (predicted + self.gold) if predicted + self.gold else 0.0,
-                }
-            )
-        return rows
+        return [
+            {"threshold": threshold, **counts.rates()}
+            for threshold, counts in zip(SWEEP, self.at, strict=True)
+        ]
 
 
 @dataclass
@@ -84,35 +73,15 @@ class Evaluation:
         self.sweep.merge(other.sweep)
         self.judged += other.judged
 
-    def to_json(self) -> str:
-        """Return the counts as one JSON document."""
-        return json.dumps(
-            {
-                "metrics": self.metrics.to_dict(),
-                "slices": {name: metrics.to_dict() for name, metrics in self.slices.items()},
-                "sweep": vars(self.sweep),
-                "judged": [list(value) for value in self.judged],
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> "Evaluation":
-        """Return what `to_json` wrote."""
-        document = json.loads(text)
-        slices = document["slices"].items()
-        return cls(
-            metrics=ExtractionMetrics.from_dict(document["metrics"]),
-            slices={name: ExtractionMetrics.from_dict(counts) for name, counts in slices},
-            sweep=SweepCounts(**document["sweep"]),
-            judged=[JudgedValue(*value) for value in document["judged"]],
-        )
-
     def compute(self) -> dict[str, Any]:
         """Return every figure, nested, for JSON."""
         return {
             **self.metrics.compute(),
             "slices": {name: metrics.compute() for name, metrics in self.slices.items()},
         }
+
+
+_AS_JSON = TypeAdapter(Evaluation)
 
 
 @dataclass(frozen=True)
@@ -138,7 +107,7 @@ class EvaluateRows:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         found = evaluate_rows(rows, self.settings.table, self.extractor, self.settings.slices)
-        return pa.table({"evaluation": [found.to_json()]})
+        return pa.table({"evaluation": [_AS_JSON.dump_json(found)]})
 
 
 def lowered(parts: ModelParts) -> ModelParts:
@@ -205,7 +174,7 @@ def evaluate_table(
     )
     total = Evaluation()
     for row in dataset.iter_rows():
-        total.merge(Evaluation.from_json(row["evaluation"]))
+        total.merge(_AS_JSON.validate_json(row["evaluation"]))
     return total
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from ulsdram_core.counts import Counts
 from ulsdram_core.metrics import (
     AccuracyMetric,
-    Counts,
     ExtractionMetrics,
     gold_spans,
     predicted_spans,
+    values_by_attribute,
 )
 from ulsdram_core.schema import Extraction, Product
 
@@ -85,14 +85,6 @@ class Score:
         """Return the counts of every test product, in order."""
         names = ("correct", "predicted", "gold", "right_values", "gold_values", "outside")
         return {name: getattr(self, name) for name in names}
-
-
-def values_by_attribute(pairs: Any) -> dict[str, set[str]]:
-    """Return the distinct values of each attribute."""
-    found: dict[str, set[str]] = {}
-    for attribute, value in pairs:
-        found.setdefault(attribute, set()).add(value)
-    return found
 
 
 def score_extractions(

@@ -232,10 +232,10 @@ class Worker:
         if self.world == 1:
             return metrics
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, metrics.to_dict())
+        dist.all_gather_object(found, metrics)
         merged = ExtractionMetrics()
-        for counts in found:
-            merged.merge(ExtractionMetrics.from_dict(counts))
+        for part in found:
+            merged.merge(part)
         return merged
 
     def _report(self) -> None:
