@@ -1,6 +1,6 @@
 """Scoring a model on a labelled table, distributed: all metrics, per attribute, per slice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from ulsdram_core.image import ImageConfig
 from ulsdram_core.metrics import ExtractionMetrics, JudgedValue, gold_spans, judge_values
 from ulsdram_core.parts import ExtractorConfig, ModelParts
 from ulsdram_core.process import tune_process
-from ulsdram_core.schema import DecodedProduct, Extraction, GoldSpan
+from ulsdram_core.schema import DecodedProduct, Extraction, GoldSpan, Product
 
 # Grid of S_thr that Fig. 8 is drawn over.
 SWEEP = tuple(round(0.05 * step, 2) for step in range(2, 20))
@@ -119,6 +119,18 @@ def lowered(parts: ModelParts) -> ModelParts:
     return ModelParts(config, parts.model, parts.labels, parts.tokenizer)
 
 
+def extract_rows(
+    rows: pa.Table, table: LabelledTable, extractor: Extractor
+) -> Iterator[tuple[Product, Extraction]]:
+    """Return the products of decoded rows, each with what is extracted from it."""
+    size = extractor.config.image.size if extractor.config.image else 1
+    labelled = products_with_pixels(rows, table, size)
+    extractions = extractor.extract_decoded(
+        [DecodedProduct(p.product_id, p.texts, pixels, p.category) for p, pixels in labelled]
+    )
+    return zip((product for product, _ in labelled), extractions, strict=True)
+
+
 def evaluate_rows(
     rows: pa.Table,
     table: LabelledTable,
@@ -126,15 +138,10 @@ def evaluate_rows(
     slices: Members,
 ) -> Evaluation:
     """Score decoded rows in this process; with slices, rows carry their numbers."""
-    size = extractor.config.image.size if extractor.config.image else 1
-    labelled = products_with_pixels(rows, table, size)
-    extractions = extractor.extract_decoded(
-        [DecodedProduct(p.product_id, p.texts, pixels, p.category) for p, pixels in labelled]
-    )
     numbers = rows[ROW].to_numpy() if slices else np.zeros(0, dtype=np.int64)
     members = {name: is_member(packed, numbers) for name, packed in slices.items()}
     evaluation = Evaluation(slices={name: ExtractionMetrics() for name in slices})
-    for place, ((product, _), extraction) in enumerate(zip(labelled, extractions, strict=True)):
+    for place, (product, extraction) in enumerate(extract_rows(rows, table, extractor)):
         gold = product.gold or ()
         evaluation.metrics.update(gold, extraction)
         evaluation.sweep.update(gold, extraction)
@@ -160,7 +167,7 @@ def evaluate_table(
         table=table,
         slices=slices or {},
         sweep=sweep,
-        num_threads=_threads(num_workers),
+        num_threads=max(1, torch.get_num_threads() // num_workers),
     )
     rows = numbered_dataset(table) if slices else table.dataset()
     dataset = with_pixels(rows, table, image).map_batches(
@@ -176,10 +183,6 @@ def evaluate_table(
     for row in dataset.iter_rows():
         total.merge(_AS_JSON.validate_json(row["evaluation"]))
     return total
-
-
-def _threads(num_workers: int) -> int:
-    return max(1, torch.get_num_threads() // num_workers)
 
 
 def readable_table(evaluation: Mapping[str, Any]) -> str:
