@@ -3,7 +3,6 @@
 config.json, model.safetensors, labels.json, tokenizer files, metrics.json, recipe.toml, README.md
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ulsdram_core.encoders.tokenizer import load_tokenizer, save_tokenizer
 from ulsdram_core.errors import CheckpointError
+from ulsdram_core.folders import exchange_folders
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.parts import FORMAT_VERSION, ExtractorConfig, ModelParts, Notes, assemble
 
@@ -110,18 +110,6 @@ def _swap(draft: Path, path: Path) -> None:
         path.rename(old)
         draft.rename(path)
         shutil.rmtree(old)
-
-
-def exchange_folders(one: Path, other: Path) -> bool:
-    """Swap two folders' names at once; False where the system cannot.
-
-    With two renames, a process killed between them would leave no model.
-    """
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    if rename is None:
-        return False
-    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of <linux/fs.h>
-    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def load_model(path: str | Path) -> ModelParts:
