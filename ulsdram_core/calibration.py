@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from ulsdram_core.counts import Counts, Tally
 
 NUM_BINS = 15
 # Confidences are summed in whole billionths, so that merging in any order gives the same sums.
@@ -13,7 +15,7 @@ CONFIDENCE_UNITS = 10**9
 
 
 @dataclass(slots=True)
-class CalibrationMetric:
+class CalibrationMetric(Tally):
     """Expected calibration error over `NUM_BINS` equal confidence bins; 1.0 is in the last."""
 
     count: list[int] = field(default_factory=lambda: [0] * NUM_BINS)
@@ -31,29 +33,6 @@ class CalibrationMetric:
             self.count[place] += 1
             self.correct[place] += bool(is_correct)
             self.confidence_units[place] += round(probability * CONFIDENCE_UNITS)
-
-    def merge(self, other: "CalibrationMetric") -> None:
-        """Add another worker's counts."""
-        for place in range(NUM_BINS):
-            self.count[place] += other.count[place]
-            self.correct[place] += other.correct[place]
-            self.confidence_units[place] += other.confidence_units[place]
-
-    def to_dict(self) -> dict[str, list[int]]:
-        """Return the counts, for JSON."""
-        return {
-            "count": list(self.count),
-            "correct": list(self.correct),
-            "confidence_units": list(self.confidence_units),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Sequence[int]]) -> Self:
-        """Return the inverse of `to_dict`."""
-        lengths = {name: len(values) for name, values in data.items()}
-        if set(lengths.values()) != {NUM_BINS}:
-            raise ValueError(f"found bins {lengths}, expected {NUM_BINS} each; evaluate again")
-        return cls(**{name: list(values) for name, values in data.items()})
 
     def compute(self) -> dict[str, Any]:
         """Return `ece`, and the reliability table: one row per bin that holds values."""
@@ -150,15 +129,8 @@ def confidence_sweep(
     rows = []
     for limit in limits:
         kept = scores >= limit
-        num_kept, num_correct = int(kept.sum()), int((kept & is_correct).sum())
-        rows.append(
-            {
-                "confidence": limit,
-                "precision": num_correct / num_kept if num_kept else 0.0,
-                "recall": num_correct / num_gold if num_gold else 0.0,
-                "f1": 2 * num_correct / (num_kept + num_gold) if num_kept + num_gold else 0.0,
-            }
-        )
+        counts = Counts(int((kept & is_correct).sum()), int(kept.sum()), num_gold)
+        rows.append({"confidence": limit, **counts.rates()})
     return rows
 
 

@@ -3,7 +3,6 @@
 config.json, model.safetensors, labels.json, tokenizer files, metrics.json, recipe.toml, README.md
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
@@ -22,8 +21,9 @@ from transformers import PreTrainedTokenizerFast
 
 from ulsdram_core.encoders.tokenizer import load_tokenizer, save_tokenizer
 from ulsdram_core.errors import CheckpointError
+from ulsdram_core.folders import exchange_folders
 from ulsdram_core.labels import LabelSet
-from ulsdram_core.parts import FORMAT_VERSION, ExtractorConfig, ModelParts, assemble
+from ulsdram_core.parts import FORMAT_VERSION, ExtractorConfig, ModelParts, Notes, assemble
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -112,18 +112,6 @@ def _swap(draft: Path, path: Path) -> None:
         shutil.rmtree(old)
 
 
-def exchange_folders(one: Path, other: Path) -> bool:
-    """Swap two folders' names at once; False where the system cannot.
-
-    With two renames, a process killed between them would leave no model.
-    """
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    if rename is None:
-        return False
-    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of <linux/fs.h>
-    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
-
-
 def load_model(path: str | Path) -> ModelParts:
     """Read a model directory; nothing in it is ever executed."""
     folder = Path(path)
@@ -133,29 +121,17 @@ def load_model(path: str | Path) -> ModelParts:
     tokenizer = read_tokenizer(folder)
     with fitting_parts(folder):
         parts = assemble(config, labels, tokenizer, random_init=True)
-    fill_parts(parts, folder)
+    fill_parts(parts, parts.model, folder)
     return parts
 
 
-class Parts(Protocol):
-    """A model of any kind with what is noted about it."""
-
-    metrics: dict[str, object]
-    recipe: str
-    card: str
-
-    @property
-    def model(self) -> nn.Module:
-        """What the weights belong to."""
-
-
-def fill_parts(parts: Parts, folder: Path) -> None:
+def fill_parts(notes: Notes, model: nn.Module, folder: Path) -> None:
     """Load a model directory's weights and notes into parts that its config described."""
-    fill_weights(parts.model, folder / WEIGHTS)
-    parts.model.eval()
-    parts.metrics = read_metrics(folder / METRICS)
-    parts.recipe = read_text(folder / RECIPE)
-    parts.card = read_text(folder / CARD)
+    fill_weights(model, folder / WEIGHTS)
+    model.eval()
+    notes.metrics = read_metrics(folder / METRICS)
+    notes.recipe = read_text(folder / RECIPE)
+    notes.card = read_text(folder / CARD)
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ulsdram_core.batch import Batch, Example, collate, length_batches
 from ulsdram_core.checkpoint import load_model, save_model
-from ulsdram_core.errors import PictureError
-from ulsdram_core.image import decode_picture
+from ulsdram_core.image import decode_usable
 from ulsdram_core.method.decoding import (
     decode_spans,
     keep_single,
@@ -28,7 +27,7 @@ from ulsdram_core.parts import ExtractorConfig, ModelParts
 from ulsdram_core.precision import PrecisionChoice, autocast, choose_device, choose_precision
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import AttributeScore, DecodedProduct, Extraction, Product, Status, Value
-from ulsdram_core.text import TextError, TextProcessor, Window
+from ulsdram_core.text import TextError, TextProcessor, Window, is_unicode
 
 
 @dataclass
@@ -101,11 +100,7 @@ class Extractor:
         pictures: list[np.ndarray] = []
         reasons: list[Reason] = []
         if self.config.image is not None:
-            for data in product.pictures:
-                try:
-                    pictures.append(decode_picture(data, self.config.image))
-                except PictureError as error:
-                    reasons.append(error.reason)
+            pictures, reasons = decode_usable(product.pictures, self.config.image)
             reasons.append(Reason.NO_PICTURE)
         reason = None if pictures or not reasons else reasons[0]
         return DecodedProduct(
@@ -144,7 +139,7 @@ class Extractor:
     def _windows(self, product: DecodedProduct) -> list[Window] | Reason:
         """Return the product's windows, or why it has none."""
         read = (product.texts.get(source) for source in self.config.text.sources)
-        if not all(_is_unicode(text or "") for text in read):
+        if not all(is_unicode(text or "") for text in read):
             return Reason.INVALID_TEXT
         try:
             return self.text.encode(product.texts) or Reason.EMPTY_TEXT
@@ -215,12 +210,3 @@ class Extractor:
             merge_repeats(told) if self.config.merge_repeats else told,
             tuple(AttributeScore(self.labels.attributes[a], score) for a, score in best_first),
         )
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether a table can store the text: halves of surrogate pairs come in through JSON."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -11,14 +11,16 @@ import logging
 import math
 import re
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, WebPImagePlugin  # noqa: F401  (registers WebP, only WebP)
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ulsdram_core.errors import PictureError
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.reasons import Reason
 
 logger = logging.getLogger(__name__)
@@ -63,10 +65,8 @@ _TRANSPOSE = {
 }
 
 
-class ImageConfig(BaseModel):
+class ImageConfig(Frozen):
     """How pictures are decoded; normalisation belongs to the image encoder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(default=224, ge=1, le=4096)
     """Side of the square every picture is squashed to, in pixels."""
@@ -93,6 +93,20 @@ def decode_picture(data: bytes | bytearray | memoryview, config: ImageConfig) ->
     except Exception as error:  # decoders raise whatever broken bytes lead them to
         message = f"found {len(raw)} bytes that do not decode as {', '.join(FORMATS)}: {error!r}"
         raise PictureError(message, reason=Reason.UNDECODABLE_PICTURE) from error
+
+
+def decode_usable(
+    pictures: Iterable[bytes], config: ImageConfig
+) -> tuple[list[NDArray[np.uint8]], list[Reason]]:
+    """Return the pixels of the pictures that can be used, and why the others cannot."""
+    found: list[NDArray[np.uint8]] = []
+    reasons: list[Reason] = []
+    for data in pictures:
+        try:
+            found.append(decode_picture(data, config))
+        except PictureError as error:
+            reasons.append(error.reason)
+    return found, reasons
 
 
 def picture_digest(data: bytes | bytearray | memoryview) -> str:

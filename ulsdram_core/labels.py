@@ -15,9 +15,10 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ulsdram_core.errors import LabelError
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.schema import GoldSpan, Product
 from ulsdram_core.text import UnitKind, Window, find_units, product_units
 
@@ -28,10 +29,8 @@ SINGLE_SLACK = 0.001
 """Share of products in which gold may be wrong about that."""
 
 
-class LabelSet(BaseModel):
+class LabelSet(Frozen):
     """Attributes in the order of the model's outputs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     attributes: tuple[str, ...] = Field(min_length=1, description="Attribute names, unique.")
     category_attributes: dict[str, tuple[str, ...]] | None = Field(
@@ -155,10 +154,6 @@ class Alignment:
     num_unknown: int = 0
     num_outside: int = 0
     num_overlapping: int = 0
-
-    def of_attribute(self, attribute: int) -> tuple[AlignedSpan, ...]:
-        """Return the spans of one attribute."""
-        return tuple(span for span in self.spans if span.attribute == attribute)
 
     def seen_by(self, window: Window) -> tuple[AlignedSpan, ...]:
         """Return spans with at least one unit in the window."""

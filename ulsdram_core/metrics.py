@@ -5,10 +5,11 @@ fractions in [0, 1]; a ratio without a denominator is 0.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 from ulsdram_core.calibration import CalibrationMetric
+from ulsdram_core.counts import Counts, Tally, ratio
 from ulsdram_core.schema import Extraction, GoldSpan
 
 # Both released code and JAVE count an attribute as predicted above .5, whatever the range uses.
@@ -33,43 +34,7 @@ class JudgedValue(NamedTuple):
 
 
 @dataclass(slots=True)
-class Counts:
-    """Predicted, gold, and correctly predicted things."""
-
-    correct: int = 0
-    predicted: int = 0
-    gold: int = 0
-
-    def update(self, predicted: Set[Any], gold: Set[Any]) -> None:
-        """Count one product's things."""
-        self.correct += len(predicted & gold)
-        self.predicted += len(predicted)
-        self.gold += len(gold)
-
-    def merge(self, other: "Counts") -> None:
-        """Add another worker's counts."""
-        self.correct += other.correct
-        self.predicted += other.predicted
-        self.gold += other.gold
-
-    def to_dict(self) -> dict[str, int]:
-        """Return the counts, for JSON."""
-        return {"correct": self.correct, "predicted": self.predicted, "gold": self.gold}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, int]) -> Self:
-        """Return the inverse of `to_dict`."""
-        return cls(**data)
-
-    def compute(self) -> dict[str, float]:
-        """Return precision, recall, f1 and the counts."""
-        precision, recall = _ratio(self.correct, self.predicted), _ratio(self.correct, self.gold)
-        f1 = _ratio(2 * self.correct, self.predicted + self.gold)
-        return {"precision": precision, "recall": recall, "f1": f1, **self.to_dict()}
-
-
-@dataclass(slots=True)
-class TagMetric:
+class TagMetric(Tally):
     """TAG precision, recall and F1: an entity is an attribute and its exact span in a source."""
 
     per_attribute: dict[str, Counts] = field(default_factory=dict)
@@ -82,19 +47,6 @@ class TagMetric:
                 {span for span in gold if span[0] == attribute},
             )
 
-    def merge(self, other: "TagMetric") -> None:
-        """Add another worker's counts."""
-        _merge_counts(self.per_attribute, other.per_attribute)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counts, for JSON."""
-        return {"per_attribute": _dump_counts(self.per_attribute)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the inverse of `to_dict`."""
-        return cls(_load_counts(data["per_attribute"]))
-
     def compute(self) -> dict[str, Any]:
         """Return micro and macro figures, and each attribute's.
 
@@ -102,7 +54,7 @@ class TagMetric:
         """
         per_attribute = _compute_counts(self.per_attribute)
         macro = {
-            name: _ratio(sum(row[name] for row in per_attribute.values()), len(per_attribute))
+            name: ratio(sum(row[name] for row in per_attribute.values()), len(per_attribute))
             for name in ("precision", "recall", "f1")
         }
         micro = _total(self.per_attribute).compute()
@@ -110,7 +62,7 @@ class TagMetric:
 
 
 @dataclass(slots=True)
-class ClsMetric:
+class ClsMetric(Tally):
     """CLS precision, recall and F1: which attributes a product has, micro over attributes.
 
     `cls_jave` counts attributes only. `cls_released`, ULS-DRAM's own evaluation, has "no
@@ -129,23 +81,6 @@ class ClsMetric:
             )
         self.no_attribute.update(set() if predicted else {None}, set() if gold else {None})
 
-    def merge(self, other: "ClsMetric") -> None:
-        """Add another worker's counts."""
-        _merge_counts(self.per_attribute, other.per_attribute)
-        self.no_attribute.merge(other.no_attribute)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counts, for JSON."""
-        return {
-            "per_attribute": _dump_counts(self.per_attribute),
-            "no_attribute": self.no_attribute.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the inverse of `to_dict`."""
-        return cls(_load_counts(data["per_attribute"]), Counts.from_dict(data["no_attribute"]))
-
     def compute(self) -> dict[str, Any]:
         """Return both conventions, and each attribute's figures."""
         jave, released = _total(self.per_attribute), _total(self.per_attribute)
@@ -158,7 +93,7 @@ class ClsMetric:
 
 
 @dataclass(slots=True)
-class AccuracyMetric:
+class AccuracyMetric(Tally):
     """MAE's accuracy (paper A.3): the share of gold values whose attribute is exactly right.
 
     An attribute of a product is right if the set of its predicted values equals the gold set;
@@ -177,27 +112,13 @@ class AccuracyMetric:
             self.total += len(wanted)
             self.correct += len(wanted) if found == wanted else 0
 
-    def merge(self, other: "AccuracyMetric") -> None:
-        """Add another worker's counts."""
-        self.correct += other.correct
-        self.total += other.total
-
-    def to_dict(self) -> dict[str, int]:
-        """Return the counts, for JSON."""
-        return {"correct": self.correct, "total": self.total}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, int]) -> Self:
-        """Return the inverse of `to_dict`."""
-        return cls(**data)
-
     def compute(self) -> dict[str, float]:
         """Return the accuracy and its counts."""
-        return {"accuracy": _ratio(self.correct, self.total), **self.to_dict()}
+        return {"accuracy": ratio(self.correct, self.total), **asdict(self)}
 
 
 @dataclass(slots=True)
-class ExtractionMetrics:
+class ExtractionMetrics(Tally):
     """Every metric of extractions against gold."""
 
     num_products: int = 0
@@ -212,41 +133,12 @@ class ExtractionMetrics:
         self.tag.update(predicted_spans(extraction), gold_spans(gold))
         self.cls.update(predicted_attributes(extraction), {span.attribute for span in gold})
         self.accuracy.update(
-            _values_by_attribute((value.attribute, value.value) for value in extraction.values),
-            _values_by_attribute((span.attribute, span.value) for span in gold),
+            values_by_attribute((value.attribute, value.value) for value in extraction.values),
+            values_by_attribute((span.attribute, span.value) for span in gold),
         )
         judged = judge_values(gold, extraction)
         self.calibration.update(
             [value.confidence for value in judged], [value.correct for value in judged]
-        )
-
-    def merge(self, other: "ExtractionMetrics") -> None:
-        """Add another worker's counts."""
-        self.num_products += other.num_products
-        self.tag.merge(other.tag)
-        self.cls.merge(other.cls)
-        self.accuracy.merge(other.accuracy)
-        self.calibration.merge(other.calibration)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counts, for JSON."""
-        return {
-            "num_products": self.num_products,
-            "tag": self.tag.to_dict(),
-            "cls": self.cls.to_dict(),
-            "accuracy": self.accuracy.to_dict(),
-            "calibration": self.calibration.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the inverse of `to_dict`."""
-        return cls(
-            num_products=data["num_products"],
-            tag=TagMetric.from_dict(data["tag"]),
-            cls=ClsMetric.from_dict(data["cls"]),
-            accuracy=AccuracyMetric.from_dict(data["accuracy"]),
-            calibration=CalibrationMetric.from_dict(data["calibration"]),
         )
 
     def compute(self) -> dict[str, Any]:
@@ -293,7 +185,8 @@ def judge_values(gold: Sequence[GoldSpan], extraction: Extraction) -> list[Judge
     ]
 
 
-def _values_by_attribute(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+def values_by_attribute(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return the distinct values of each attribute."""
     values: dict[str, set[str]] = {}
     for attribute, value in pairs:
         values.setdefault(attribute, set()).add(value)
@@ -304,28 +197,11 @@ def _canonical(value: str) -> str:
     return " ".join(value.lower().split())
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
-
-
-def _merge_counts(counts: dict[str, Counts], other: Mapping[str, Counts]) -> None:
-    for attribute, added in other.items():
-        counts.setdefault(attribute, Counts()).merge(added)
-
-
 def _total(counts: Mapping[str, Counts]) -> Counts:
     total = Counts()
     for part in counts.values():
         total.merge(part)
     return total
-
-
-def _dump_counts(counts: Mapping[str, Counts]) -> dict[str, dict[str, int]]:
-    return {attribute: counts[attribute].to_dict() for attribute in sorted(counts)}
-
-
-def _load_counts(data: Mapping[str, Mapping[str, int]]) -> dict[str, Counts]:
-    return {attribute: Counts.from_dict(counts) for attribute, counts in data.items()}
 
 
 def _compute_counts(counts: Mapping[str, Counts]) -> dict[str, dict[str, float]]:

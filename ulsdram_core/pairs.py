@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
+
+from ulsdram_core.frozen import Frozen
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,8 @@ class GoldPairs:
         return gold_BC
 
 
-class RangeConfig(BaseModel):
+class RangeConfig(Frozen):
     """How attributes enter the range."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float = Field(
         0.5, ge=0, le=1, description="S_thr: an attribute with a higher score is tagged"

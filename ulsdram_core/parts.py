@@ -4,13 +4,15 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from ulsdram_core.encoders.recurrent_encoder import RecurrentEncoder
 from ulsdram_core.encoders.text_encoder import TextEncoder, TextEncoderConfig
 from ulsdram_core.encoders.weights import hash_state
 from ulsdram_core.errors import LabelError
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.labels import LabelSet
 from ulsdram_core.method.model import ModelConfig, UlsDram
@@ -24,10 +26,8 @@ OFF = 1.0
 """A value threshold that no confidence passes, though some round to exactly 1."""
 
 
-class Thresholds(BaseModel):
+class Thresholds(Frozen):
     """What a score must exceed; set by calibration on validation data."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     attribute: dict[str, float] = Field(
         default_factory=dict, description="S_thr of single attributes; others take the range's"
@@ -51,10 +51,8 @@ class Thresholds(BaseModel):
         return self
 
 
-class ExtractorConfig(BaseModel):
+class ExtractorConfig(Frozen):
     """Everything that decides a model's answers besides its weights, labels and tokenizer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int = Field(FORMAT_VERSION, description="layout of the model directory")
     model: ModelConfig = Field(description="the parts of the model")
@@ -79,26 +77,37 @@ class ExtractorConfig(BaseModel):
         return self
 
 
+@dataclass(kw_only=True)
+class Notes:
+    """What is noted about a model of any kind."""
+
+    metrics: dict[str, object] = field(default_factory=dict)
+    recipe: str = ""
+    card: str = ""
+
+
 @dataclass
-class ModelParts:
+class ModelParts(Notes):
     """A model with what it needs to read products and name its answers."""
 
     config: ExtractorConfig
     model: UlsDram
     labels: LabelSet
     tokenizer: PreTrainedTokenizerFast
-    metrics: dict[str, object] = field(default_factory=dict)
-    recipe: str = ""
-    card: str = ""
 
     def model_id(self) -> str:
         """Return the fingerprint of weights, labels, thresholds and preprocessing."""
-        digest = hashlib.sha256(f"{MODEL_ID_VERSION}".encode())
-        for document in (self.config, self.labels):
-            digest.update(canonical(document))
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
-        hash_state(digest, self.model.state_dict())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.model, self.tokenizer, self.config, self.labels)
+
+
+def fingerprint(model: nn.Module, tokenizer: PreTrainedTokenizerFast, *documents: BaseModel) -> str:
+    """Return what names a model: its documents, its tokenizer and its weights."""
+    digest = hashlib.sha256(f"{MODEL_ID_VERSION}".encode())
+    for document in documents:
+        digest.update(canonical(document))
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    hash_state(digest, model.state_dict())
+    return digest.hexdigest()[:16]
 
 
 def canonical(document: BaseModel) -> bytes:

@@ -11,10 +11,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from tokenizers import Tokenizer, pre_tokenizers
 
 from ulsdram_core.errors import UlsdramError
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.reasons import Reason
 
 if TYPE_CHECKING:
@@ -45,10 +46,8 @@ class TextError(UlsdramError):
         return str(self.args[0])
 
 
-class TextConfig(BaseModel):
+class TextConfig(Frozen):
     """How texts become windows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sources: tuple[str, ...] = Field(
         ("title",), min_length=1, description="Text columns, in encoding order."
@@ -298,6 +297,15 @@ def _character_class(category: str) -> str:
     breaks = [i for i, (a, b) in enumerate(pairwise(codes), start=1) if b != a + 1]
     runs = zip([0, *breaks], [*breaks, len(codes)], strict=True)
     return "".join(f"\\U{codes[a]:08x}-\\U{codes[b - 1]:08x}" for a, b in runs)
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a table can store the text: halves of surrogate pairs come in through JSON."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _replace_surrogates(text: str) -> str:

@@ -16,12 +16,13 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.lake.kinds import SNAPSHOTS, check_apart, claim
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.tables import EXTRACTIONS, open_table
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.schema import Status
 
 LATEST = "latest"
@@ -41,10 +42,8 @@ _VALUE_COLUMNS = (
 )
 
 
-class ExportConfig(BaseModel):
+class ExportConfig(Frozen):
     """What a snapshot holds and how many are kept."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     keep: int = Field(2, ge=1, description="Snapshots kept, the new one included.")
     include_vanished: bool = Field(False, description="Export products that vanished as well.")

@@ -3,16 +3,15 @@
 from collections.abc import Callable, Mapping
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.analysis.results import ResultTable
 from pipelines.lake.errors import QueryError
+from ulsdram_core.frozen import Frozen
 
 
-class Request(BaseModel):
+class Request(Frozen):
     """A query by name, or `sql`; options that a query has no use for are left aside."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     query: str = "summary"
     """One of QUERIES."""

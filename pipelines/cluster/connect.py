@@ -86,8 +86,8 @@ def _start(num_cpus: int | None) -> None:
 
 
 def _quieten() -> None:
-    """Plans and progress logs of Ray Data stay in its log files; its bars show on a terminal."""
+    """Plans, progress and advice of Ray Data stay in its log files; its bars show on a terminal."""
     ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.WARNING)
+            handler.setLevel(logging.ERROR)

@@ -7,6 +7,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipelines.cluster.connect import connect_cluster, real_cores
+from pipelines.errors import RunFailedError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,6 +60,16 @@ def map_here(
     """Yield every item with its result, one after another in this process."""
     for item in items:
         yield item, function(item)
+
+
+def results(
+    mapped: Iterable[tuple[Item, Result | WorkerDiedError]],
+) -> Iterator[Result]:
+    """Yield the results alone; RunFailedError where a worker died of one."""
+    for item, found in mapped:
+        if isinstance(found, WorkerDiedError):
+            raise RunFailedError(f"{item} could not be worked on: {found}")
+        yield found
 
 
 def _fill(running: dict[Any, Item], task: Any, waiting: Iterator[Item], most: int) -> bool:

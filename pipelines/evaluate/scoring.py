@@ -1,7 +1,6 @@
 """Scoring a model on a labelled table, distributed: all metrics, per attribute, per slice."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,62 +8,52 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 import torch
+from pydantic import TypeAdapter
 
 from pipelines.evaluate.slices import ROW, Members, is_member, numbered_dataset
 from pipelines.labelled.pixels import BATCH, products_with_pixels, with_pixels
 from pipelines.labelled.table import LabelledTable
 from pipelines.lake.storage import Storage
 from ulsdram_core.checkpoint import load_model
+from ulsdram_core.counts import Counts, Tally
 from ulsdram_core.extractor import Extractor
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.metrics import ExtractionMetrics, JudgedValue, gold_spans, judge_values
 from ulsdram_core.parts import ExtractorConfig, ModelParts
 from ulsdram_core.process import tune_process
-from ulsdram_core.schema import DecodedProduct, Extraction, GoldSpan
+from ulsdram_core.schema import DecodedProduct, Extraction, GoldSpan, Product
 
 # Grid of S_thr that Fig. 8 is drawn over.
 SWEEP = tuple(round(0.05 * step, 2) for step in range(2, 20))
 
 
-@dataclass
-class SweepCounts:
-    """Correct and predicted values at every S_thr of the grid, and gold values; mergeable."""
+@dataclass(slots=True)
+class SweepCounts(Tally):
+    """Values at every S_thr of the grid."""
 
-    correct: list[int] = field(default_factory=lambda: [0] * len(SWEEP))
-    predicted: list[int] = field(default_factory=lambda: [0] * len(SWEEP))
-    gold: int = 0
+    at: list[Counts] = field(default_factory=lambda: [Counts() for _ in SWEEP])
+
+    @property
+    def gold(self) -> int:
+        """Gold values, the same at every S_thr."""
+        return self.at[0].gold
 
     def update(self, gold: Sequence[GoldSpan], extraction: Extraction) -> None:
         """Count one product, extracted with a range down to the grid's lowest threshold."""
         scores = {entry.attribute: entry.score for entry in extraction.range}
-        self.gold += len(gold_spans(gold))
-        for judged in judge_values(gold, extraction):
-            # Without a range every threshold keeps every value.
-            score = scores.get(judged.attribute, 1.0)
-            for place, threshold in enumerate(SWEEP):
-                if score > threshold:
-                    self.predicted[place] += 1
-                    self.correct[place] += judged.correct
-
-    def merge(self, other: "SweepCounts") -> None:
-        """Add another worker's counts."""
-        self.correct = [a + b for a, b in zip(self.correct, other.correct, strict=True)]
-        self.predicted = [a + b for a, b in zip(self.predicted, other.predicted, strict=True)]
-        self.gold += other.gold
+        num_gold = len(gold_spans(gold))
+        # Without a range every threshold keeps every value.
+        judged = [(scores.get(v.attribute, 1.0), v.correct) for v in judge_values(gold, extraction)]
+        for threshold, counts in zip(SWEEP, self.at, strict=True):
+            kept = [correct for score, correct in judged if score > threshold]
+            counts.merge(Counts(sum(kept), len(kept), num_gold))
 
     def compute(self) -> list[dict[str, float]]:
         """Return precision, recall and F1 at every threshold."""
-        rows = []
-        for threshold, correct, predicted in zip(SWEEP, self.correct, self.predicted, strict=True):
-            rows.append(
-                {
-                    "threshold": threshold,
-                    "precision": correct / predicted if predicted else 0.0,
-                    "recall": correct / self.gold if self.gold else 0.0,
-                    "f1": 2 * correct / (predicted + self.gold) if predicted + self.gold else 0.0,
-                }
-            )
-        return rows
+        return [
+            {"threshold": threshold, **counts.rates()}
+            for threshold, counts in zip(SWEEP, self.at, strict=True)
+        ]
 
 
 @dataclass
@@ -84,35 +73,15 @@ class Evaluation:
         self.sweep.merge(other.sweep)
         self.judged += other.judged
 
-    def to_json(self) -> str:
-        """Return the counts as one JSON document."""
-        return json.dumps(
-            {
-                "metrics": self.metrics.to_dict(),
-                "slices": {name: metrics.to_dict() for name, metrics in self.slices.items()},
-                "sweep": vars(self.sweep),
-                "judged": [list(value) for value in self.judged],
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> "Evaluation":
-        """Return what `to_json` wrote."""
-        document = json.loads(text)
-        slices = document["slices"].items()
-        return cls(
-            metrics=ExtractionMetrics.from_dict(document["metrics"]),
-            slices={name: ExtractionMetrics.from_dict(counts) for name, counts in slices},
-            sweep=SweepCounts(**document["sweep"]),
-            judged=[JudgedValue(*value) for value in document["judged"]],
-        )
-
     def compute(self) -> dict[str, Any]:
         """Return every figure, nested, for JSON."""
         return {
             **self.metrics.compute(),
             "slices": {name: metrics.compute() for name, metrics in self.slices.items()},
         }
+
+
+_AS_JSON = TypeAdapter(Evaluation)
 
 
 @dataclass(frozen=True)
@@ -138,7 +107,7 @@ class EvaluateRows:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         found = evaluate_rows(rows, self.settings.table, self.extractor, self.settings.slices)
-        return pa.table({"evaluation": [found.to_json()]})
+        return pa.table({"evaluation": [_AS_JSON.dump_json(found)]})
 
 
 def lowered(parts: ModelParts) -> ModelParts:
@@ -150,6 +119,18 @@ def lowered(parts: ModelParts) -> ModelParts:
     return ModelParts(config, parts.model, parts.labels, parts.tokenizer)
 
 
+def extract_rows(
+    rows: pa.Table, table: LabelledTable, extractor: Extractor
+) -> Iterator[tuple[Product, Extraction]]:
+    """Return the products of decoded rows, each with what is extracted from it."""
+    size = extractor.config.image.size if extractor.config.image else 1
+    labelled = products_with_pixels(rows, table, size)
+    extractions = extractor.extract_decoded(
+        [DecodedProduct(p.product_id, p.texts, pixels, p.category) for p, pixels in labelled]
+    )
+    return zip((product for product, _ in labelled), extractions, strict=True)
+
+
 def evaluate_rows(
     rows: pa.Table,
     table: LabelledTable,
@@ -157,15 +138,10 @@ def evaluate_rows(
     slices: Members,
 ) -> Evaluation:
     """Score decoded rows in this process; with slices, rows carry their numbers."""
-    size = extractor.config.image.size if extractor.config.image else 1
-    labelled = products_with_pixels(rows, table, size)
-    extractions = extractor.extract_decoded(
-        [DecodedProduct(p.product_id, p.texts, pixels, p.category) for p, pixels in labelled]
-    )
     numbers = rows[ROW].to_numpy() if slices else np.zeros(0, dtype=np.int64)
     members = {name: is_member(packed, numbers) for name, packed in slices.items()}
     evaluation = Evaluation(slices={name: ExtractionMetrics() for name in slices})
-    for place, ((product, _), extraction) in enumerate(zip(labelled, extractions, strict=True)):
+    for place, (product, extraction) in enumerate(extract_rows(rows, table, extractor)):
         gold = product.gold or ()
         evaluation.metrics.update(gold, extraction)
         evaluation.sweep.update(gold, extraction)
@@ -191,7 +167,7 @@ def evaluate_table(
         table=table,
         slices=slices or {},
         sweep=sweep,
-        num_threads=_threads(num_workers),
+        num_threads=max(1, torch.get_num_threads() // num_workers),
     )
     rows = numbered_dataset(table) if slices else table.dataset()
     dataset = with_pixels(rows, table, image).map_batches(
@@ -205,12 +181,8 @@ def evaluate_table(
     )
     total = Evaluation()
     for row in dataset.iter_rows():
-        total.merge(Evaluation.from_json(row["evaluation"]))
+        total.merge(_AS_JSON.validate_json(row["evaluation"]))
     return total
-
-
-def _threads(num_workers: int) -> int:
-    return max(1, torch.get_num_threads() // num_workers)
 
 
 def readable_table(evaluation: Mapping[str, Any]) -> str:

@@ -100,6 +100,12 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
+def texts_of(row: Mapping[str, Any], columns: Columns, sources: Sequence[str]) -> dict[str, str]:
+    """Return a row's texts by source, without those that are null."""
+    found = {source: row.get(columns.sources.get(source, source)) for source in sources}
+    return {source: text for source, text in found.items() if text is not None}
+
+
 def encoded_pictures(row: Mapping[str, Any], columns: Sequence[str]) -> list[bytes]:
     """Return a row's picture bytes from binary and list<binary> columns."""
     found: list[bytes] = []

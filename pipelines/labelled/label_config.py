@@ -1,12 +1,12 @@
 """Which attributes a model learns from a labelled table."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ulsdram_core.frozen import Frozen
 
 
-class LabelConfig(BaseModel):
+class LabelConfig(Frozen):
     """Which attributes the model learns."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_count: int = Field(1, ge=1, description="products an attribute must occur in")
     scope_to_category: bool = Field(

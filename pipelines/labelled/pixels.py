@@ -10,8 +10,7 @@ import ray.data
 
 from pipelines.labelled.columns import encoded_pictures
 from pipelines.labelled.table import LabelledTable, labelled_rows
-from ulsdram_core.errors import PictureError
-from ulsdram_core.image import ImageConfig, decode_picture
+from ulsdram_core.image import ImageConfig, decode_usable
 from ulsdram_core.schema import Product
 
 PIXELS = "pixels"
@@ -34,13 +33,9 @@ class DecodePictures:
         return kept.append_column(PIXELS, pa.array(pixels, type=pa.list_(pa.binary())))
 
     def _decode(self, row: Mapping[str, Any]) -> list[bytes]:
-        found = []
-        for data in encoded_pictures(row, self.columns):
-            try:
-                found.append(decode_picture(data, self.image).tobytes())
-            except PictureError:
-                continue  # prepare has counted it; extraction goes on without it
-        return found
+        # Prepare has counted those that are left out; extraction goes on without them, too.
+        usable, _ = decode_usable(encoded_pictures(row, self.columns), self.image)
+        return [pixels.tobytes() for pixels in usable]
 
 
 def pixel_arrays(cell: Sequence[bytes] | None, size: int) -> tuple[np.ndarray, ...]:

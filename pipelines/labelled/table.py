@@ -17,6 +17,7 @@ from pipelines.labelled.columns import (
     picture_columns,
     require_gold,
     require_named,
+    texts_of,
 )
 from pipelines.labelled.corrections import Corrections, CorrectionTally
 from pipelines.labelled.label_config import LabelConfig
@@ -106,12 +107,7 @@ def open_labelled(
     """Check one split of a prepared data folder and return it; TableError says what is missing."""
     place = data.join(split)
     _check_complete(data)
-    files = parquet_files(place)
-    if not files:
-        raise TableError(
-            f"found no Parquet files in {place.uri}, expected a labelled table; "
-            "run jobs/prepare.py first"
-        )
+    files = parquet_files(place, wanted="a labelled table; run jobs/prepare.py first")
     schema, num_rows = footers(place, files)
     if not num_rows:
         raise TableError(f"{place.uri} has no rows, expected labelled products")
@@ -133,9 +129,12 @@ def open_labelled(
     )
 
 
-def parquet_files(place: Storage) -> list[str]:
-    """Return paths of all Parquet files below a folder, sorted."""
-    return [name for name in place.files() if name.endswith(".parquet")]
+def parquet_files(place: Storage, *, wanted: str) -> list[str]:
+    """Return paths of all Parquet files below a folder, sorted; TableError where there are none."""
+    files = [name for name in place.files() if name.endswith(".parquet")]
+    if not files:
+        raise TableError(f"found no Parquet files in {place.uri}, expected {wanted}")
+    return files
 
 
 def footers(place: Storage, files: Sequence[str]) -> tuple[pa.Schema, int]:
@@ -326,11 +325,7 @@ def labelled_rows(
 ) -> Iterator[tuple[Product, Mapping[str, Any]]]:
     """Yield the product of every row, its gold as corrected, and the row."""
     for row in table.to_pylist():
-        texts = {
-            source: text
-            for source in sources
-            if (text := row.get(columns.sources.get(source, source))) is not None
-        }
+        texts = texts_of(row, columns, sources)
         product_id = row[columns.product_id] or ""
         gold = _gold(row.get(columns.gold or ""))
         if corrections:

@@ -5,6 +5,7 @@ An output folder T holds `extractions/` and `quarantine/` (Delta tables) and `_r
 kept in the table's own configuration.
 """
 
+import errno
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from deltalake.exceptions import TableNotFoundError
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.lake.digests import as_halves, digests
-from pipelines.lake.storage import Storage
+from pipelines.lake.storage import Storage, retrying
 
 SCHEMA_VERSION = 1
 EXTRACTIONS = "extractions"
@@ -157,12 +158,22 @@ def bucket_of(product_id: str, num_buckets: int) -> int:
 def open_table(table: Storage, name: str) -> DeltaTable | None:
     """The Delta table `name` below folder T at its newest version; None when there is none."""
     place = table.join(name)
-    try:
-        delta = DeltaTable(place.delta_uri, storage_options=place.delta_options or None)
-    except TableNotFoundError:
+    delta = retrying(lambda: _open_or_none(place))
+    if delta is None:
         return None
     check_schema_version(delta.metadata().configuration, place.uri)
     return delta
+
+
+def _open_or_none(place: Storage) -> DeltaTable | None:
+    try:
+        return DeltaTable(place.delta_uri, storage_options=place.delta_options or None)
+    except TableNotFoundError as error:
+        # taking a table for a new one would publish every product a second time
+        if any(entry.endswith(".json") for entry in place.join("_delta_log").names()):
+            message = f"{place.uri} has a log but was not found for a moment; run again"
+            raise OSError(errno.EAGAIN, message) from error
+        return None
 
 
 def check_schema_version(configuration: Mapping[str, Any], uri: str) -> None:

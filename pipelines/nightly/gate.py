@@ -74,6 +74,10 @@ class GateConfig(BaseModel):
     )
 
 
+# What `RunStatistics` looks at.
+COUNTED = ("status", "reason", "values", "range")
+
+
 @dataclass(slots=True)
 class RunStatistics:
     """Counts over the rows that the run will publish."""
@@ -100,6 +104,19 @@ class RunStatistics:
         is_empty = pc.equal(pc.list_value_length(lists), 0)
         is_judged = pc.not_equal(rows["status"], Status.QUARANTINED.value)
         self.empty += pc.sum(pc.and_(is_empty, is_judged)).as_py() or 0
+
+    def merge(self, other: "RunStatistics") -> None:
+        """Add the counts of other rows."""
+        self.rows += other.rows
+        self.empty += other.empty
+        self.bad_scores += other.bad_scores
+        for mine, theirs in (
+            (self.status, other.status),
+            (self.reason, other.reason),
+            (self.values, other.values),
+        ):
+            for name, count in theirs.items():
+                mine[name] = mine.get(name, 0) + count
 
     @property
     def quarantined(self) -> int:

@@ -4,13 +4,14 @@ Every step may be repeated after a crash: it either finds its result stored or m
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import polars as pl
 
-from pipelines.cluster.tasks import WorkerDiedError
+from pipelines.cluster.tasks import Item, Result, WorkerDiedError
 from pipelines.errors import RunFailedError
 from pipelines.lake.change_feed import FeedUnclearError
 from pipelines.lake.inputs import InputFile, listing_fingerprint
@@ -19,7 +20,7 @@ from pipelines.lake.source import InputChangedError
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.gate import RunStatistics
 from pipelines.nightly.night import Night
-from pipelines.nightly.plan.chunks import Chunk, cut_wave
+from pipelines.nightly.plan.chunks import WorkList
 from pipelines.nightly.plan.feed import Feed, check_feed_rows
 from pipelines.nightly.plan.keys import KEYS
 from pipelines.nightly.plan.plan import Plan, load_newest_plan
@@ -29,15 +30,16 @@ from pipelines.nightly.plan.scan import ScanTask
 from pipelines.nightly.runs import RunFolder
 from pipelines.nightly.table.publish import (
     Publisher,
-    RewriteTask,
+    RangeTask,
     Rewritten,
-    rewrite_bucket,
-    staged_rows,
+    range_statistics,
+    rewrite_range,
 )
 from pipelines.nightly.work.decode import DecodeSettings
-from pipelines.nightly.work.stages import Stages, settle_row
-from pipelines.nightly.work.staging import RowStamp, Staging
-from pipelines.nightly.work.waves import AttemptLog, WaveRun, WaveTotals
+from pipelines.nightly.work.extracted import RowStamp
+from pipelines.nightly.work.open_work import OpenWork, WorkTotals
+from pipelines.nightly.work.stages import Stages
+from pipelines.nightly.work.staging import MergeTask, Staging, bucket_ranges, merge_parts
 
 _log = logging.getLogger(__name__)
 
@@ -49,14 +51,14 @@ class Run:
     night: Night
     folder: RunFolder
     publisher: Publisher
-    totals: WaveTotals = field(default_factory=WaveTotals)
+    totals: WorkTotals = field(default_factory=WorkTotals)
 
     def extract_all(self) -> tuple[Plan, RunStatistics]:
         """Plan and work until every planned row is staged; plan again when inputs change."""
-        for _ in range(self.night.config.waves.max_replans + 1):
+        for _ in range(self.night.config.attempts.max_replans + 1):
             try:
                 plan = self.plan()
-                self._run_waves(plan)
+                self._extract(plan)
             except InputChangedError:
                 continue
             statistics = self.statistics(plan)
@@ -79,19 +81,19 @@ class Run:
         if stored is not None and stored.is_for(files):
             return stored
         snapshot = night.snapshot()
-        staging = Staging.open(self.folder.place, night.facts.vectors)
-        used = [number for number, _ in staging.waves]
-        used += [] if stored is None else [stored.generation]
+        staging = self._staging()
+        last = -1 if stored is None else stored.generation
+        generation = max(last, staging.last_generation) + 1
         options = SaveOptions(
             staged=partial(self._staged_keys, staging),
-            wave_rows=night.config.waves.rows,
             limit=night.request.limit,
             listing=listing_fingerprint(files),
             feed=night.feed_record(point),
         )
-        plan = self._plan_by_feed(night.fetch_feed(point, snapshot), snapshot, options, used)
+        feed = night.fetch_feed(point, snapshot)
+        plan = self._plan_by_feed(feed, snapshot, options, generation)
         if plan is None:
-            plan = self._save_plan(files, snapshot, options, used)
+            plan = self._save_plan(files, snapshot, options, generation)
         counts = plan.counts
         _log.info(
             "%d rows in %d files: %d to extract, %d unchanged, %d without a usable key",
@@ -101,14 +103,14 @@ class Run:
         return plan
 
     def _plan_by_feed(
-        self, feed: Feed | None, snapshot: Snapshot, options: SaveOptions, used: Sequence[int]
+        self, feed: Feed | None, snapshot: Snapshot, options: SaveOptions, generation: int
     ) -> Plan | None:
         """A plan that reads changed rows only; None: everything has to be compared."""
         if feed is None:
             return None
         try:
             files = [] if feed.file is None else [feed.file]
-            return self._save_plan(files, snapshot, options, used, feed=feed)
+            return self._save_plan(files, snapshot, options, generation, feed=feed)
         except FeedUnclearError as error:
             _log.info("the change feed is not used: %s", error)
             return None
@@ -118,7 +120,7 @@ class Run:
         files: Sequence[InputFile],
         snapshot: Snapshot,
         options: SaveOptions,
-        used: Sequence[int],
+        generation: int,
         *,
         feed: Feed | None = None,
     ) -> Plan:
@@ -127,15 +129,15 @@ class Run:
         if feed is not None:
             check_feed_rows(scanned.files)
         with night.timed("plan"), night.builder(scanned, snapshot, feed) as builder:
-            generation = max(used, default=-1) + 1
             return builder.save(self.folder.place, generation=generation, options=options)
 
     def statistics(self, plan: Plan) -> RunStatistics:
         """Counts over the staged rows that the plan accepts."""
-        staging = Staging.open(self.folder.place, self.night.facts.vectors)
         statistics = RunStatistics()
-        for bucket in plan.touched():
-            statistics.add(staged_rows(plan, staging, bucket))
+        with self.night.timed("count"):
+            tasks = self._range_tasks(plan, self.night.snapshot())
+            for found in self._map(range_statistics, tasks):
+                statistics.merge(found)
         return statistics
 
     def publish(self, plan: Plan) -> list[Rewritten]:
@@ -145,7 +147,8 @@ class Run:
         with self.night.timed("publish"):
             if not self.publisher.has_published() and buckets:
                 snapshot = self.night.snapshot()
-                rewritten = self._rewrite(plan, buckets, snapshot)
+                rewritten = self._rewrite(plan, snapshot)
+                _check_whole(plan, rewritten)
                 crash_point("before_commit")
                 self.publisher.commit_extractions(snapshot, rewritten)
             crash_point("after_commit")
@@ -158,37 +161,24 @@ class Run:
         self.publisher.commit_quarantine(entries)
         crash_point("after_quarantine_commit")
 
-    def _run_waves(self, plan: Plan) -> None:
-        night, place = self.night, self.folder.place
-        attempts = place.join(f"attempts-{plan.generation:04d}")
-        stages = self._stages(plan)
-        waves = WaveRun(
-            plan,
-            Staging.open(place, night.facts.vectors),
-            night.config.waves,
-            cut=partial(self._cut, plan),
-            settle=partial(settle_row, stages=stages),
-            attempts=AttemptLog(None if night.executor.survives_poison else attempts),
-        )
+    def _extract(self, plan: Plan) -> None:
+        night = self.night
+        work = OpenWork(self._stages(plan), self._staging(), night.config.attempts, self.totals)
+        self.totals.started = self.totals.started or time.time()
         try:
             with night.timed("extract"):
-                night.executor.run(waves, stages)
-                waves.check_finished()
+                night.executor.run(work)
         finally:
-            self.totals.add(waves.totals)
+            work.close()
+        work.check_finished()
 
-    def _cut(self, plan: Plan, wave: int) -> Iterator[Chunk]:
+    def _stages(self, plan: Plan) -> Stages:
         night = self.night
         settings = night.config.row_settings(night.facts, night.request.options)
         data = [
             ScanTask(night.runs, planned.file, settings, plan.num_buckets).data()
             for planned in plan.files
         ]
-        return cut_wave(wave, plan.wave(wave), plan.rows, data=data, config=night.config.chunks)
-
-    def _stages(self, plan: Plan) -> Stages:
-        night = self.night
-        settings = night.config.row_settings(night.facts, night.request.options)
         image = night.facts.image
         pictures = night.config.pictures.build(
             night.request.inputs,
@@ -196,27 +186,63 @@ class Run:
             max_bytes=None if image is None else image.max_bytes,
         )
         return Stages(
+            work=WorkList.of(plan, data),
             decode=DecodeSettings(settings, night.facts, night.config.chunks, pictures),
             model=night.model,
             stamp=RowStamp(
                 night.facts.model_id, self.folder.run_id, plan.num_buckets, night.facts.vectors
             ),
+            staging=self._staging().place,
+            generation=plan.generation,
             normalizer=night.config.build_normalizer(),
+        )
+
+    def _staging(self) -> Staging:
+        return Staging.open(
+            self.folder.place,
+            self.night.facts.vectors,
+            log_seconds=self.night.config.attempts.receipt_seconds,
         )
 
     def _staged_keys(self, staging: Staging, bucket: int) -> pl.DataFrame | None:
         return staging.keys(bucket, model_id=self.night.facts.model_id)
 
-    def _rewrite(self, plan: Plan, buckets: Sequence[int], snapshot: Snapshot) -> list[Rewritten]:
-        staging = Staging.open(self.folder.place, self.night.facts.vectors)
-        tasks = [
-            RewriteTask(snapshot.bucket(bucket), self.folder.run_id, plan=plan, staging=staging)
-            for bucket in buckets
-        ]
+    def _range_tasks(self, plan: Plan, snapshot: Snapshot) -> list[RangeTask]:
+        """The touched buckets, range by range; what was staged for them stands in few files."""
+        ranges = bucket_ranges(plan.num_buckets, plan.counts.extract)
+        staged = self._staging().merged(ranges, self._merge)
+        tasks = []
+        touched = plan.touched()
+        for low, high in ranges:
+            files = tuple(snapshot.bucket(bucket) for bucket in touched if low <= bucket < high)
+            if files:
+                tasks.append(RangeTask((low, high), files, self.folder.run_id, plan, staged))
+        return tasks
+
+    def _merge(self, tasks: Sequence[MergeTask]) -> Iterator[str]:
+        for path in self._map(merge_parts, tasks):
+            crash_point("during_merge")
+            yield path
+
+    def _rewrite(self, plan: Plan, snapshot: Snapshot) -> list[Rewritten]:
         rewritten = []
-        for _, result in self.night.executor.map(rewrite_bucket, tasks, is_heavy=False):
-            if isinstance(result, WorkerDiedError):
-                raise RunFailedError(f"a bucket could not be rewritten: {result}")
-            rewritten.append(result)
+        for found in self._map(rewrite_range, self._range_tasks(plan, snapshot)):
+            rewritten += found
             crash_point("during_rewrite")
-        return rewritten
+        return sorted(rewritten, key=lambda item: item.bucket)
+
+    def _map(self, function: Callable[[Item], Result], tasks: Sequence[Item]) -> Iterator[Result]:
+        for _, found in self.night.executor.map(function, tasks, is_heavy=False):
+            if isinstance(found, WorkerDiedError):
+                raise RunFailedError(f"staged rows could not be worked on: {found}")
+            yield found
+
+
+def _check_whole(plan: Plan, rewritten: Sequence[Rewritten]) -> None:
+    """Refuse to commit fewer rows than were planned, whatever a listing has left out."""
+    found = sum(item.rows_changed for item in rewritten)
+    if found != plan.counts.extract:
+        raise RunFailedError(
+            f"found {found} of {plan.counts.extract} extracted rows in the rewritten buckets, "
+            "expected all; nothing was published: run again"
+        )

@@ -106,18 +106,23 @@ def open_run(runs: Storage, run_id: str | None, request: Mapping[str, Any]) -> R
 
 def abandon_open_run(runs: Storage) -> str | None:
     """Close the open run without publishing; its id, or None when there is none."""
-    current = find_open_run(runs)
-    if current is None:
+    pointer = read_json(runs.join(OPEN))
+    if pointer is None:
         return None
-    abandon(runs, current)
-    return current.run_id
+    folder = RunFolder(runs.join(pointer["run_id"]))
+    if not folder.is_closed():
+        abandon(runs, folder)
+        return folder.run_id
+    folder.drop_work()  # its closing was cut short
+    runs.join(OPEN).delete()
+    return None
 
 
 def abandon(runs: Storage, folder: RunFolder) -> None:
     """Close a run without publishing and drop what it staged."""
     folder.write(ABANDONED, {"at": now_text()})
+    folder.drop_work()  # found again through the pointer when it is cut short
     runs.join(OPEN).delete()
-    folder.drop_work()
 
 
 def close_run(runs: Storage, folder: RunFolder, summary: Mapping[str, Any]) -> None:

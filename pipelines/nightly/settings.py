@@ -19,8 +19,8 @@ from pipelines.nightly.table.lock import LockConfig
 from pipelines.nightly.table.maintenance import MaintenanceConfig
 from pipelines.nightly.work.executor import Executor, LocalExecutor
 from pipelines.nightly.work.model import ModelFacts
+from pipelines.nightly.work.open_work import AttemptConfig
 from pipelines.nightly.work.ray_executor import RayExecutor, WorkerConfig
-from pipelines.nightly.work.waves import WaveConfig
 from pipelines.normalization.normalizer import Normalizer
 
 Address = Annotated[str, AfterValidator(check_address)]
@@ -71,7 +71,7 @@ class NightlyConfig(BaseModel):
     )
     pictures: PictureAddressConfig = Field(default_factory=PictureAddressConfig)
     chunks: ChunkConfig = Field(default_factory=ChunkConfig)
-    waves: WaveConfig = Field(default_factory=WaveConfig)
+    attempts: AttemptConfig = Field(default_factory=AttemptConfig)
     workers: WorkerConfig = Field(default_factory=WorkerConfig)
     gate: GateConfig = Field(default_factory=GateConfig)
     lock: LockConfig = Field(default_factory=LockConfig)
@@ -143,4 +143,4 @@ def load_nightly_config(
     options: Mapping[str, str] | None = None,
 ) -> NightlyConfig:
     """Return a recipe by the name of a shipped one, by path or URI, with `a.b=value` overrides."""
-    return read_recipe(NightlyConfig, name, overrides, example="waves.rows=5000", options=options)
+    return read_recipe(NightlyConfig, name, overrides, example="chunks.rows=5000", options=options)

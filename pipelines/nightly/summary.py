@@ -7,7 +7,7 @@ from typing import Any
 from pipelines.nightly.gate import Check, GateConfig, RunStatistics
 from pipelines.nightly.plan.plan import Plan
 from pipelines.nightly.table.publish import Rewritten
-from pipelines.nightly.work.waves import WaveTotals
+from pipelines.nightly.work.open_work import WorkTotals
 from ulsdram_core.schema import Status
 
 
@@ -29,7 +29,6 @@ def plan_numbers(plan: Plan) -> dict[str, Any]:
         "bytes_scanned": counts.bytes_scanned,
         "is_listing_complete": plan.is_complete,
         "input_fingerprint": plan.listing,
-        "num_waves": plan.num_waves,
         "num_plans": plan.generation + 1,
     }
 
@@ -46,23 +45,25 @@ def row_numbers(statistics: RunStatistics) -> dict[str, Any]:
     }
 
 
-def work_numbers(totals: WaveTotals, *, seconds: float, num_cores: int) -> dict[str, Any]:
+def work_numbers(totals: WorkTotals, *, seconds: float, num_cores: int) -> dict[str, Any]:
     """What this attempt worked.
 
     `efficiency` = core seconds that decoding and model took by those available, between the first
-    and the last result; the time until the first one is `start_seconds`.
+    batch and the last; the time until the first one is `start_seconds`.
     """
-    available = num_cores * totals.steady_seconds
+    steady_seconds, steady_cores = totals.steady()
+    available = num_cores * steady_seconds
+    account = totals.account
     return {
         "rows_worked": totals.rows,
         "products_per_second": round(totals.rows / seconds, 3) if seconds else 0.0,
-        "decode_core_seconds": round(totals.decode_seconds, 3),
-        "model_core_seconds": round(totals.model_seconds, 3),
-        "efficiency": round(totals.steady_core_seconds / available, 4) if available else 0.0,
+        "decode_core_seconds": round(account.decode_seconds, 3),
+        "model_core_seconds": round(account.model_seconds, 3),
+        "efficiency": round(steady_cores / available, 4) if available else 0.0,
         "start_seconds": round(totals.start_seconds, 3),
-        "bytes_read": totals.bytes_read,
-        "broken_pictures": totals.broken_pictures,
-        "poison_rows": totals.poison_rows,
+        "bytes_read": account.bytes_read,
+        "broken_pictures": account.broken_pictures,
+        "poison_rows": account.poison_rows,
         "worker_failures": totals.worker_failures,
     }
 

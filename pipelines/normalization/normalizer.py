@@ -16,9 +16,10 @@ from typing import Literal
 
 import polars as pl
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ulsdram_core.errors import UlsdramError
+from ulsdram_core.frozen import Frozen
 
 DEFAULT_RULES = Path(__file__).parent / "rules.toml"
 
@@ -39,10 +40,8 @@ class MappingError(UlsdramError):
     """A rules file or one of its tables cannot be used."""
 
 
-class Scope(BaseModel):
+class Scope(Frozen):
     """One `[[scope]]` of a rules file; a field left out keeps what an earlier scope said."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     attributes: tuple[str, ...] = Field(min_length=1)
     """Attribute names or patterns, letter case ignored."""
@@ -62,10 +61,8 @@ class Scope(BaseModel):
         return any(fnmatchcase(attribute, fold(pattern)) for pattern in self.attributes)
 
 
-class RulesFile(BaseModel):
+class RulesFile(Frozen):
     """A whole rules file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scope: tuple[Scope, ...] = Field(min_length=1)
     """Read top to bottom."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.storage import Storage
+from ulsdram_core.frozen import Frozen
 
 Kind = Literal["mae", "mepave", "tagged"]
 
 
-class TaggedColumns(BaseModel):
+class TaggedColumns(Frozen):
     """Columns of a `tagged` input; a name that is not given is looked for under its usual names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str | None = Field(None, description="Title column.")
     description: str | None = Field(None, description="Second text column.")
@@ -31,10 +30,8 @@ class TaggedColumns(BaseModel):
     product_id: str | None = Field(None, description="Key column.")
 
 
-class PrepareConfig(BaseModel):
+class PrepareConfig(Frozen):
     """One preparation, from raw data to `OUT/{train,valid,test}/*.parquet`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind = Field(description="Layout of the input.")
     input: str = Field(description="Folder (or file) to read.")

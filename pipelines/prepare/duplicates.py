@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from pipelines.prepare.staging import ID_HASH, Piece, StagingPlan
@@ -25,7 +24,7 @@ class Duplicates(BaseModel):
 
 def find_duplicates(pieces: Sequence[Piece], plan: StagingPlan) -> Duplicates:
     """Compare the ids of all pieces, by eight bytes of hash each."""
-    hashes = [_read(piece, plan, [ID_HASH])[ID_HASH].to_numpy() for piece in pieces]
+    hashes = [piece.read(plan.config, ID_HASH)[ID_HASH].to_numpy() for piece in pieces]
     values, counts = np.unique(np.concatenate(hashes), return_counts=True)
     repeated = values[counts > 1]
     if not len(repeated):
@@ -37,11 +36,6 @@ def find_duplicates(pieces: Sequence[Piece], plan: StagingPlan) -> Duplicates:
 
 def _ids(pieces: Sequence[Piece], plan: StagingPlan, hashes: np.ndarray) -> Iterator[str]:
     for piece in pieces:
-        table = _read(piece, plan, [ID_HASH, "product_id"])
+        table = piece.read(plan.config, ID_HASH, "product_id")
         chosen = pc.is_in(table[ID_HASH], pa.array(hashes))
         yield from table["product_id"].filter(chosen).to_pylist()
-
-
-def _read(piece: Piece, plan: StagingPlan, columns: list[str]) -> pa.Table:
-    place = plan.config.place(piece.uri)
-    return pq.read_table(place.path, columns=columns, filesystem=place.arrow)

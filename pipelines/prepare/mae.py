@@ -19,7 +19,7 @@ from pipelines.prepare.rows import (
     specs_of,
 )
 from pipelines.prepare.shards import Shard
-from ulsdram_core.errors import PictureError, UlsdramError
+from ulsdram_core.errors import PictureError
 from ulsdram_core.reasons import Reason
 
 # An item that names thousands of broken pictures must not hold up the rest.
@@ -61,10 +61,7 @@ def _items(shard: Shard, config: PrepareConfig) -> list[Any]:
 def _product(
     number: int, item: Any, shard: Shard, folder: PictureFolder | None, config: PrepareConfig
 ) -> RawProduct:
-    try:
-        parsed = parse_mae_item(item)
-    except MaeError as error:
-        raise RowError(Reason.WRONG_TYPE, str(error)) from error
+    parsed = parse_mae_item(item)
     if len(parsed.specs) > config.max_values:
         raise RowError("too_many_values", f"more than {config.max_values} attribute values")
     texts = check_texts(
@@ -83,7 +80,7 @@ def _product(
         outside=list(matches.missing),
         notes=read.note(number),
     )
-    if Reason.WRONG_TYPE in parsed.reasons:
+    if parsed.is_mistyped:
         detail = "a title, text, image or spec of another type was left out"
         product.notes.append(Problem(number, Reason.WRONG_TYPE, detail, num_rows=0))
     _add_pictures(product, parsed.pictures, folder, config)
@@ -108,17 +105,13 @@ def _add_pictures(
             product.broken_pictures.append(str(error.reason))
 
 
-# Ours -> theirs; the clean_ keys hold the same text tokenised and lower-cased.
+# Ours -> theirs; their clean_ keys hold the same text tokenised and lower-cased.
 SOURCES = {"title": "title", "description": "text"}
-
-
-class MaeError(UlsdramError):
-    """An item that cannot be read at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaeItem:
-    """One product; `reasons` say what the item lacked.
+    """One product; `is_mistyped` where something of another type was left out.
 
     `product_id` is None without a diffbotUri; `texts` maps source to text, missing ones left
     out; `pictures` are paths relative to the benchmark's mumie-img folder; a spec with several
@@ -129,67 +122,60 @@ class MaeItem:
     texts: dict[str, str]
     pictures: tuple[str, ...]
     specs: tuple[tuple[str, str], ...]
-    reasons: tuple[Reason, ...]
+    is_mistyped: bool
 
 
-def parse_mae_item(item: object, *, clean: bool = False) -> MaeItem:
-    """Read one JSON value; keys may be missing or null, anything but an object is a MaeError.
-
-    `clean` takes clean_title and clean_text where they are given.
-    """
+def parse_mae_item(item: object) -> MaeItem:
+    """Read one JSON value; keys may be missing or null, anything but an object is a RowError."""
     if not isinstance(item, Mapping):
-        raise MaeError(f"found a {type(item).__name__}, expected a JSON object with a title")
-    reasons: list[Reason] = []
-    uri = _text(item, "diffbotUri", reasons)
-    texts = {}
-    for source, key in SOURCES.items():
-        text = (_text(item, f"clean_{key}", reasons) if clean else "") or _text(item, key, reasons)
-        if text:
-            texts[source] = text
-    pictures = _pictures(item.get("images"), reasons)
-    specs = _specs(item.get("specs"), reasons)
-    lacking = ((uri, Reason.NULL_ID), (texts, Reason.EMPTY_TEXT), (pictures, Reason.NO_PICTURE))
-    reasons += [reason for found, reason in lacking if not found]
-    return MaeItem(uri or None, texts, pictures, specs, tuple(dict.fromkeys(reasons)))
+        detail = f"found a {type(item).__name__}, expected a JSON object with a title"
+        raise RowError(Reason.WRONG_TYPE, detail)
+    problems: list[Reason] = []
+    uri = _text(item, "diffbotUri", problems)
+    texts = {source: _text(item, key, problems) for source, key in SOURCES.items()}
+    texts = {source: text for source, text in texts.items() if text}
+    pictures = _pictures(item.get("images"), problems)
+    specs = _specs(item.get("specs"), problems)
+    return MaeItem(uri or None, texts, pictures, specs, bool(problems))
 
 
-def _text(item: Mapping[str, object], key: str, reasons: list[Reason]) -> str:
+def _text(item: Mapping[str, object], key: str, problems: list[Reason]) -> str:
     """The key's text; '' where it is missing or blank."""
     found = item.get(key)
     if found is None:
         return ""
     if not isinstance(found, str):
-        reasons.append(Reason.WRONG_TYPE)
+        problems.append(Reason.WRONG_TYPE)
         return ""
     return found if found.strip() else ""
 
 
-def _pictures(found: object, reasons: list[Reason]) -> tuple[str, ...]:
+def _pictures(found: object, problems: list[Reason]) -> tuple[str, ...]:
     if found is None:
         return ()
     paths = [found] if isinstance(found, str) else found
     if not isinstance(paths, list):
-        reasons.append(Reason.WRONG_TYPE)
+        problems.append(Reason.WRONG_TYPE)
         return ()
     kept = tuple(path for path in paths if isinstance(path, str) and path)
     if len(kept) < len(paths):
-        reasons.append(Reason.WRONG_TYPE)
+        problems.append(Reason.WRONG_TYPE)
     return kept
 
 
-def _specs(found: object, reasons: list[Reason]) -> tuple[tuple[str, str], ...]:
+def _specs(found: object, problems: list[Reason]) -> tuple[tuple[str, str], ...]:
     """(attribute, value) pairs in the item's order; numbers become text, blank ones are skipped."""
     if found is None:
         return ()
     if not isinstance(found, Mapping):
-        reasons.append(Reason.WRONG_TYPE)
+        problems.append(Reason.WRONG_TYPE)
         return ()
     pairs: list[tuple[str, str]] = []
     for attribute, given in found.items():
         for value in given if isinstance(given, list) else [given]:
             if not isinstance(value, str | int | float) or isinstance(value, bool):
                 if value is not None:
-                    reasons.append(Reason.WRONG_TYPE)
+                    problems.append(Reason.WRONG_TYPE)
             elif str(value).strip() and str(attribute).strip():
                 pairs.append((str(attribute).strip(), str(value).strip()))
     return tuple(dict.fromkeys(pairs))

@@ -12,7 +12,7 @@ from pipelines.prepare.lines import open_lines, read_lines
 from pipelines.prepare.pictures import PictureFolder
 from pipelines.prepare.rows import Problem, RawProduct, RowError, check_texts
 from pipelines.prepare.shards import Shard
-from ulsdram_core.errors import PictureError, UlsdramError
+from ulsdram_core.errors import PictureError
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import GoldSpan
 
@@ -44,10 +44,7 @@ def _product(
         raise RowError(Reason.INVALID_TEXT, "not UTF-8") from error
     if not text.strip():
         return None
-    try:
-        parsed = parse_mepave_line(text)
-    except MepaveError as error:
-        raise RowError(error.problem, str(error)) from error
+    parsed = parse_mepave_line(text)
     product = RawProduct(
         line=number,
         product_id=f"{parsed.cid}/{parsed.sid}",
@@ -87,17 +84,6 @@ class MepaveProblem(StrEnum):
     SENTENCE_DIFFERS = "sentence_differs"
 
 
-class MepaveError(UlsdramError):
-    """A line that does not follow the format; `problem` lets callers count by kind."""
-
-    def __init__(self, message: str, problem: MepaveProblem) -> None:
-        super().__init__(message, problem)
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
 @dataclass(frozen=True, slots=True)
 class MepaveLine:
     """One sentence about a product; several lines may share `cid`, and so the picture."""
@@ -114,24 +100,24 @@ class MepaveLine:
 
 
 def parse_mepave_line(line: str) -> MepaveLine:
-    """Read one line; MepaveError with its problem for a malformed one."""
+    """Read one line; RowError with its MepaveProblem for a malformed one."""
     columns = line.rstrip("\r\n").split("\t")
     if len(columns) != 4:
-        raise MepaveError(
+        raise RowError(
+            MepaveProblem.WRONG_COLUMNS,
             f"found {len(columns)} columns, expected cid, sid, sentence and tagged sentence "
             "separated by tabs",
-            MepaveProblem.WRONG_COLUMNS,
         )
     cid, sid, sentence, tagged = columns
     if not _digits(cid):
-        raise MepaveError(
-            f"cid {cid!r} holds no digits to name the picture", MepaveProblem.NO_PICTURE_NUMBER
+        raise RowError(
+            MepaveProblem.NO_PICTURE_NUMBER, f"cid {cid!r} holds no digits to name the picture"
         )
     plain, gold = split_tags(tagged)
     if plain != sentence:
-        raise MepaveError(
-            f"the tagged sentence reads {plain!r} without its tags, expected {sentence!r}",
+        raise RowError(
             MepaveProblem.SENTENCE_DIFFERS,
+            f"the tagged sentence reads {plain!r} without its tags, expected {sentence!r}",
         )
     return MepaveLine(cid, sid, sentence, gold)
 
@@ -159,7 +145,7 @@ def split_tags(tagged: str) -> tuple[str, tuple[GoldSpan, ...]]:
             raise _unbalanced(tagged)
         _, start, order = open_tags.pop()
         if start == length:
-            raise MepaveError(f"{tagged!r} marks no text", MepaveProblem.EMPTY_VALUE)
+            raise RowError(MepaveProblem.EMPTY_VALUE, f"{tagged!r} marks no text")
         bounds.append((order, start, length, attribute))
     if open_tags:
         raise _unbalanced(tagged)
@@ -167,8 +153,8 @@ def split_tags(tagged: str) -> tuple[str, tuple[GoldSpan, ...]]:
     return plain, tuple(GoldSpan(name, plain[a:b], a, b) for _, a, b, name in sorted(bounds))
 
 
-def _unbalanced(tagged: str) -> MepaveError:
-    return MepaveError(f"{tagged!r} opens and closes different tags", MepaveProblem.UNBALANCED_TAGS)
+def _unbalanced(tagged: str) -> RowError:
+    return RowError(MepaveProblem.UNBALANCED_TAGS, f"{tagged!r} opens and closes different tags")
 
 
 def _digits(cid: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipelines.lake.kinds import MARKER, PREPARED, check_kind, claim
 from pipelines.lake.storage import Storage
 from pipelines.prepare.title_groups import SPLITS
-from ulsdram_core.checkpoint import exchange_folders
+from ulsdram_core.folders import exchange_folders
 
 FORMAT = "ulsdram prepared products"
 REPORT_JSON = "report.json"

@@ -67,7 +67,7 @@ def build_report(
 
 def render_markdown(report: Mapping[str, Any]) -> str:
     """The report for a reader; long lists are cut, report.json has more."""
-    rows, values = report["rows"], report["values"]
+    rows = report["rows"]
     parts = [
         f"# Prepared products ({report['kind']})",
         f"Made {report['created_at']} from `{report['input']}`.",
@@ -75,15 +75,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "## Rows",
         markdown_table(
             ("read", "kept", "dropped", "blank lines", "without any value"),
-            [
-                (
-                    rows["read"],
-                    rows["kept"],
-                    rows["dropped"],
-                    rows["blank_lines"],
-                    rows["without_gold"],
-                )
-            ],
+            [_cells(rows, "read", "kept", "dropped", "blank_lines", "without_gold")],
         ),
         _counts("dropped because", rows["dropped_by_reason"]),
         _duplicates(report["duplicate_ids"]),
@@ -92,16 +84,13 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "## Pictures",
         markdown_table(
             ("named", "used", "products without"),
-            [tuple(report["pictures"][key] for key in ("named", "used", "products_without"))],
+            [_cells(report["pictures"], "named", "used", "products_without")],
         ),
         _counts("unusable because", report["pictures"]["unusable_by_reason"]),
         "## Values",
-        markdown_table(tuple(key.replace("_", " ") for key in values), [tuple(values.values())]),
+        _one_row(report["values"]),
         "## Corrections",
-        markdown_table(
-            tuple(key.replace("_", " ") for key in report["corrections"]),
-            [tuple(report["corrections"].values())],
-        ),
+        _one_row(report["corrections"]),
         "## Attributes",
         _attributes(report),
         "## Problems",
@@ -175,15 +164,9 @@ def _split(
 
 def _splits(report: Mapping[str, Any]) -> str:
     leaks = report["leaks"]
+    elsewhere = leaks["products_by_split"]
     rows = [
-        (
-            name,
-            split["rows"],
-            split["origin"],
-            split["files"],
-            split["bytes"],
-            leaks["products_by_split"].get(name, 0),
-        )
+        (name, *_cells(split, "rows", "origin", "files", "bytes"), elsewhere.get(name, 0))
         for name, split in report["splits"].items()
     ]
     header = ("split", "rows", "origin", "files", "bytes", f"titles elsewhere ({leaks['action']})")
@@ -223,3 +206,11 @@ def _ignored(files: Mapping[str, Any]) -> str:
 
 def _counts(title: str, counts: Mapping[str, int]) -> str:
     return markdown_table((title, "number"), sorted(counts.items())) if counts else ""
+
+
+def _cells(row: Mapping[str, Any], *keys: str) -> tuple[Any, ...]:
+    return tuple(row[key] for key in keys)
+
+
+def _one_row(counts: Mapping[str, int]) -> str:
+    return markdown_table(tuple(key.replace("_", " ") for key in counts), [tuple(counts.values())])

@@ -11,6 +11,7 @@ from typing import Any
 from ulsdram_core.labels import Matches, match_texts
 from ulsdram_core.reasons import Reason
 from ulsdram_core.schema import GoldSpan
+from ulsdram_core.text import is_unicode
 
 Specs = list[tuple[str, str]]
 
@@ -92,7 +93,7 @@ def check_name(name: Any, what: str) -> str:
     if isinstance(name, bool) or not isinstance(name, str | int | float | Decimal):
         raise RowError(Reason.WRONG_TYPE, f"{what} is of type {type(name).__name__}")
     text = str(name).strip()
-    if not is_encodable(text):
+    if not is_unicode(text):
         raise RowError(Reason.INVALID_TEXT, f"{what} is not valid Unicode")
     return text
 
@@ -120,15 +121,6 @@ def specs_of(given: Any, *, max_values: int) -> ReadSpecs:
             if len(found.specs) > max_values:
                 raise RowError("too_many_values", f"more than {max_values} attribute values")
     return found
-
-
-def is_encodable(text: str) -> bool:
-    """Whether the text can be stored (JSON may smuggle in halves of surrogate pairs)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def order_spans(spans: Iterable[GoldSpan], sources: Sequence[str]) -> list[GoldSpan]:
@@ -161,7 +153,7 @@ def _checked_text(source: str, text: Any, max_chars: int) -> str:
         raise RowError(Reason.WRONG_TYPE, f"{source} is of type {type(text).__name__}")
     if len(text) > max_chars:
         raise RowError(Reason.TEXT_TOO_LONG, f"{source} has {len(text)} characters")
-    if not is_encodable(text):
+    if not is_unicode(text):
         raise RowError(Reason.INVALID_TEXT, f"{source} is not valid Unicode")
     return text
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import ray
 
 from pipelines.cluster.connect import connect_cluster
-from pipelines.cluster.tasks import Item, Result, WorkerDiedError, map_tasks
-from pipelines.errors import RunFailedError
+from pipelines.cluster.tasks import map_tasks, results
 from pipelines.labelled.corrections import Corrections, read_corrections
 from pipelines.lake.kinds import check_apart
 from pipelines.lake.storage import Storage
@@ -82,7 +80,7 @@ def _work(plan: StagingPlan, inputs: Inputs, corrections: Corrections) -> dict[s
         raise ValueError(_nothing_usable(plan.config, tally))
     duplicates = find_duplicates(pieces, plan)
     files = plan_files(pieces, file_bytes=plan.config.file_bytes)
-    written = list(_run(lambda file: write_file(file, plan), files))
+    written = list(results(map_tasks(lambda file: write_file(file, plan), files, num_cpus=1)))
     written.sort(key=lambda file: (file.split, file.name))
     _check_written(plan, written, tally)
     plan.staging.delete()
@@ -117,19 +115,12 @@ def _stage(
         def stage(shard: Shard, shared: Any = shared) -> StagedShard:
             return stage_shard(shard, plan, ray.get(shared))
 
-        new = _merge_in_order(_run(stage, shards), shards, plan, tally)
+        staged = results(map_tasks(stage, shards, num_cpus=1))
+        new = _merge_in_order(staged, shards, plan, tally)
         pieces += new
         if split in ("test", "valid"):
             taken = np.union1d(taken, _title_groups(new, plan))
     return pieces
-
-
-def _run(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield results of `work` over the items, as they come."""
-    for item, found in map_tasks(work, items, num_cpus=1):
-        if isinstance(found, WorkerDiedError):
-            raise RunFailedError(f"{item} could not be worked on: {found}")
-        yield found
 
 
 def _merge_in_order(
@@ -158,11 +149,7 @@ def _merge_in_order(
 
 
 def _title_groups(pieces: Sequence[Piece], plan: StagingPlan) -> np.ndarray:
-    groups = []
-    for piece in pieces:
-        place = plan.config.place(piece.uri)
-        table = pq.read_table(place.path, columns=[TITLE_GROUP], filesystem=place.arrow)
-        groups.append(table[TITLE_GROUP].to_numpy())
+    groups = [piece.read(plan.config, TITLE_GROUP)[TITLE_GROUP].to_numpy() for piece in pieces]
     return np.unique(np.concatenate(groups)) if groups else np.empty(0, np.int64)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.labelled.corrections import Corrections
@@ -40,6 +41,11 @@ class Piece(BaseModel):
     uri: str
     num_rows: int
     num_bytes: int
+
+    def read(self, config: PrepareConfig, *columns: str) -> pa.Table:
+        """Some of the columns, whole."""
+        place = config.place(self.uri)
+        return pq.read_table(place.path, columns=list(columns), filesystem=place.arrow)
 
 
 class StagedShard(BaseModel):

@@ -8,7 +8,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.lake.storage import Storage
+from pipelines.lake.storage import Storage, retrying
 
 
 class RowGroupWriter:
@@ -72,3 +72,10 @@ class RowGroupWriter:
 
     def _write_group(self, table: pa.Table) -> None:
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+
+def put_table(rows: pa.Table, place: Storage) -> None:
+    """Store a small table whole."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd")
+    retrying(lambda: place.write_bytes(sink.getvalue().to_pybytes()))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import ray
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from ray.data import ExecutionOptions
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -22,6 +22,7 @@ from pipelines.lake.tables import Columns
 from pipelines.nightly.table.lock import LockConfig, Owner, TableLock
 from pipelines.train.rank import WorkerSettings
 from ulsdram_core.checkpoint import CARD, CONFIG, METRICS, RECIPE, WEIGHTS
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.text import TextConfig
 
@@ -73,10 +74,22 @@ def finished_summary(output: Storage, fingerprint: str) -> dict[str, Any] | None
     return {**metrics, "already_trained": True}
 
 
-class CourseConfig(BaseModel):
-    """How a run is read, saved and ended, whatever is trained."""
+def differences(
+    found: Any, expected: Any, *, ignored: Collection[str], key: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key, found, expected) wherever two nested documents differ, `ignored` keys aside."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in dict.fromkeys([*found, *expected]):
+            inner = f"{key}.{name}" if key else name
+            if inner not in ignored:
+                own = found.get(name), expected.get(name)
+                yield from differences(*own, ignored=ignored, key=inner)
+    elif found != expected:
+        yield key, found, expected
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class CourseConfig(Frozen):
+    """How a run is read, saved and ended, whatever is trained."""
 
     checkpoint_steps: int = Field(200, ge=1, description="steps between checkpoints")
     keep_decoded_mb: int = Field(
@@ -88,10 +101,8 @@ class CourseConfig(BaseModel):
     max_failures: int = Field(3, ge=0, description="worker failures survived")
 
 
-class RunRecipe(BaseModel):
+class RunRecipe(Frozen):
     """What every recipe of a run holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     description: str = Field("", description="one line for people")
     text: TextConfig = Field(default_factory=TextConfig, description="how texts are read")

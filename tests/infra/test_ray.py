@@ -210,7 +210,7 @@ def test_train_and_nights_on_two_nodes_one_of_which_is_killed(local, tmp_path):
     assert "already exists" in again.stdout + again.stderr
 
     night = ["python", "jobs/extract_catalog.py", "--model", run / "model", "--input"]
-    night += [tmp_path / "in", "--set=waves.rows=100", "--set=chunks.rows=50"]
+    night += [tmp_path / "in", "--set=chunks.part_rows=20", "--set=chunks.rows=50"]
     night += ["--set=chunks.batch_rows=5", "--set=workers.model_workers=4"]
     night += ["--set=workers.decode_workers=2", "--set=num_buckets=4"]
     started = time.monotonic()

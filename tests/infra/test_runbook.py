@@ -79,7 +79,7 @@ class Shop:
         self.recipe = folder / "nightly.toml"
         self.recipe.write_text(
             'kind = "nightly"\nexecutor = "local"\nnum_buckets = 4\n'
-            "[waves]\nrows = 20\n[gate]\nmin_rows = 10\nmax_null_rate = 1.0\n"
+            "[chunks]\nbatch_rows = 20\n[gate]\nmin_rows = 10\nmax_null_rate = 1.0\n"
             "max_attribute_drift = 100.0\nmax_quarantine_rate = 1.0\n"
         )
         self.environment = {

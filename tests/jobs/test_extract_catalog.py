@@ -26,7 +26,7 @@ from ulsdram_core.schema import Product
 ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "jobs" / "extract_catalog.py"
 COLORS = ("red", "blue", "green")
-LOCAL = ["--set", "executor=local", "--set", "num_buckets=4", "--set", "waves.rows=40"]
+LOCAL = ["--set", "executor=local", "--set", "num_buckets=4"]
 
 
 def load_job(path: Path = JOB):
@@ -121,7 +121,7 @@ def test_values_equal_the_extractor_in_process(model, lake, tmp_path):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_values_equal_the_extractor_through_ray(model, lake, tmp_path):
-    small = ["--set", "chunks.rows=30", "--set", "chunks.batch_rows=10", "--set", "waves.rows=40"]
+    small = ["--set", "chunks.rows=30", "--set", "chunks.batch_rows=10"]
     run("--model", model, "--input", lake, "--output", tmp_path / "out", *small)
     assert_equals_in_process(read(tmp_path / "out"), model)
 
@@ -150,7 +150,7 @@ def test_plan_limit_erase_and_export(model, lake, tmp_path):
         (["--model", "nowhere", "--input", "IN", "--output", "T"], "expected a model directory"),
         (["--model", "MODEL", "--input", "IN", "--output", "T", "--run-id", "a/b"], "run id 'a/b'"),
         (["--model", "MODEL", "--input", "IN", "--output", "T", "--limit", "0"], "at least 1"),
-        (["--output", "T", "--set", "gate.max=1"], "gate.max: Extra inputs"),
+        (["--output", "T", "--set", "gate.max=1"], "unknown key gate.max; gate has min_rows"),
         (["--output", "T", "--erase", "missing"], "found no file at"),
         (["--output", "s3://b/x", "--storage-option", "x=1", "--model", "M"], "storage option"),
     ],

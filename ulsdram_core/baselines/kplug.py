@@ -15,21 +15,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from ulsdram_core.encoders.text_encoder import TextEncoder
 from ulsdram_core.fit.fitting import length_sorted_batches
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.seeding import generator_of
 from ulsdram_core.text import Window
 
 Phrase = tuple[str, ...]
 
 
-class KplugConfig(BaseModel):
+class KplugConfig(Frozen):
     """How to pre-train."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(3, ge=1, description="passes over the unlabelled texts")
     batch_size: int = Field(64, ge=1, description="texts per step")

@@ -15,16 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.seeding import generator_of
 
 
-class RankerConfig(BaseModel):
+class RankerConfig(Frozen):
     """Sizes and training of the value ranker; the defaults are the published ones."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int = Field(1024, ge=1, description="attribute and value embeddings, and both layers")
     piece_dim: int = Field(128, ge=1, description="piece embeddings")

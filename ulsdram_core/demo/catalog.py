@@ -5,18 +5,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ulsdram_core.demo.ambiguity import TRAITS, Scribe, draw_trait
-from ulsdram_core.demo.chinese import CHINESE
 from ulsdram_core.demo.config import DemoConfig
 from ulsdram_core.demo.dice import Dice
-from ulsdram_core.demo.english import ENGLISH
 from ulsdram_core.demo.entry import Entry, draw_entry
-from ulsdram_core.demo.lexicon import Lexicon, read_marks
+from ulsdram_core.demo.lexicon import Lexicon, load_lexicon, read_marks
 from ulsdram_core.demo.picture import crop_drawing, encode_jpeg
 from ulsdram_core.demo.product import FIRST_NIGHT, DemoProduct
 from ulsdram_core.demo.scene import Drawing, draw_scene
 from ulsdram_core.demo.titles import write_description, write_neutral_description, write_title
 
-LEXICONS: dict[str, Lexicon] = {"en": ENGLISH, "zh": CHINESE}
+LEXICONS: dict[str, Lexicon] = {"en": load_lexicon("english"), "zh": load_lexicon("chinese")}
 _COLOR_TRAITS = ("two_colors", "mood_color", "brand_color")
 _COPIED = 0.3  # share of duplicates whose seller copied the picture instead of taking one
 

@@ -2,15 +2,15 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from ulsdram_core.frozen import Frozen
 
 Language = Literal["en", "zh"]
 
 
-class DemoConfig(BaseModel):
+class DemoConfig(Frozen):
     """A demo catalogue; equal configs draw equal catalogues, and a shorter one is a prefix."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_products: int = Field(1_000, ge=0, description="Products `generate` draws.")
     seed: int = Field(0, ge=0, description="Names the catalogue; another seed, other products.")

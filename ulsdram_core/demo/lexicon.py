@@ -5,9 +5,13 @@ turns it into the text and its gold spans. Square brackets and bars mark nothing
 """
 
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from ulsdram_core.demo.attributes import CATEGORIES, VALUES
 from ulsdram_core.demo.dice import Dice
@@ -123,6 +127,12 @@ class Lexicon:
         if entry.second_material is not None:
             pairs.append(("material", self.words["material"][entry.second_material][0]))
         return tuple(pairs)
+
+
+def load_lexicon(language: str) -> Lexicon:
+    """Return the words of a language, which its TOML file beside this one holds."""
+    text = Path(__file__).with_name(f"{language}.toml").read_text(encoding="utf-8")
+    return TypeAdapter(Lexicon).validate_python(tomllib.loads(text))
 
 
 @cache

@@ -10,20 +10,19 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from ulsdram_core.batch import Batch
 from ulsdram_core.encoders.image_encoder import ImageEncoder, ImageEncoderConfig
 from ulsdram_core.encoders.text_encoder import TextEncoder, TextEncoderConfig
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.method.regions import PictureRegions
 from ulsdram_core.precision import full_precision
 
 
-class DualEncoderConfig(BaseModel):
+class DualEncoderConfig(Frozen):
     """The two encoders and what brings their features into one space."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     text_encoder: TextEncoderConfig = Field(
         default_factory=TextEncoderConfig, description="the text encoder"

@@ -9,22 +9,21 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from ulsdram_core.batch import Batch
 from ulsdram_core.eclip.dual_encoder import DualEncoder
 from ulsdram_core.eclip.pairs import Pair, collate_pairs
 from ulsdram_core.fit.optim import OptimConfig
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.seeding import generator_of, seed_of
 
 Modality = Literal["text", "picture", "both"]
 
 
-class FineTuneConfig(BaseModel):
+class FineTuneConfig(Frozen):
     """How encoders are fine-tuned on one task."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(1, ge=1, description="passes over the labelled products")
     batch_size: int = Field(64, ge=1, description="products per step")

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ulsdram_core.frozen import Frozen
 
 
-class GrowthConfig(BaseModel):
+class GrowthConfig(Frozen):
     """How the effective batch grows; large ones from the start slow convergence down."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_streams: int = Field(1, ge=1, description="streams per batch at the start")
     max_streams: int = Field(16, ge=1, description="most streams per batch; 1 keeps it constant")

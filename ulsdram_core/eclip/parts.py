@@ -1,11 +1,10 @@
 """What an e-CLIP model is made of, and its directory: safetensors and JSON, never a pickle."""
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from transformers import PreTrainedTokenizerFast
 
 from ulsdram_core.checkpoint import (
@@ -23,19 +22,17 @@ from ulsdram_core.checkpoint import (
     write_folder,
 )
 from ulsdram_core.eclip.dual_encoder import DualEncoder, DualEncoderConfig
-from ulsdram_core.encoders.weights import hash_state
 from ulsdram_core.errors import CheckpointError
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.image import ImageConfig
-from ulsdram_core.parts import MODEL_ID_VERSION, canonical, settle_encoder
+from ulsdram_core.parts import Notes, fingerprint, settle_encoder
 from ulsdram_core.text import TextConfig
 
 KIND: Literal["eclip"] = "eclip"
 
 
-class EclipConfig(BaseModel):
+class EclipConfig(Frozen):
     """Everything that decides a model's embeddings besides its weights and its tokenizer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: Literal[1] = Field(1, description="layout of the model directory")
     kind: Literal["eclip"] = Field(KIND, description="tells this directory from an extractor's")
@@ -48,23 +45,16 @@ class EclipConfig(BaseModel):
 
 
 @dataclass
-class EclipParts:
+class EclipParts(Notes):
     """A dual encoder with what it needs to read products."""
 
     config: EclipConfig
     model: DualEncoder
     tokenizer: PreTrainedTokenizerFast
-    metrics: dict[str, object] = field(default_factory=dict)
-    recipe: str = ""
-    card: str = ""
 
     def model_id(self) -> str:
         """Return the fingerprint of weights, tokenizer and preprocessing."""
-        digest = hashlib.sha256(f"{MODEL_ID_VERSION}".encode())
-        digest.update(canonical(self.config))
-        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
-        hash_state(digest, self.model.state_dict())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.model, self.tokenizer, self.config)
 
 
 def assemble_eclip(
@@ -94,7 +84,7 @@ def load_eclip(path: str | Path) -> EclipParts:
     tokenizer = read_tokenizer(folder)
     with fitting_parts(folder):
         parts = assemble_eclip(config, tokenizer, random_init=True)
-    fill_parts(parts, folder)
+    fill_parts(parts, parts.model, folder)
     return parts
 
 

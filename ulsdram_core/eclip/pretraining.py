@@ -1,11 +1,10 @@
 """One step of pre-training; the loop over the pairs is the cluster's."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from ulsdram_core.eclip.dual_encoder import DualEncoder
@@ -14,13 +13,13 @@ from ulsdram_core.eclip.pairs import PairBatch
 from ulsdram_core.eclip.streams import BatchLoss, MultiStream
 from ulsdram_core.eclip.targets import TargetConfig
 from ulsdram_core.fit.optim import OptimConfig
+from ulsdram_core.fit.step import check_norm
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.precision import PrecisionChoice
 
 
-class PretrainConfig(BaseModel):
+class PretrainConfig(Frozen):
     """How long and in what batches to pre-train."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(5, ge=1, description="passes over the pairs")
     stream_pairs: int = Field(
@@ -65,11 +64,7 @@ class PretrainStep:
         found = self.streams.backward(streams)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(parameters, self.config.clip))
-        if not math.isfinite(norm):
-            raise FloatingPointError(
-                f"the gradient's norm is {norm}, so the step is not taken; lower the learning "
-                "rates or lengthen the warm-up"
-            )
+        check_norm(norm)
         factor = self.config.factor(pairs_seen + found.num_pairs // 2, self.total_pairs)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor

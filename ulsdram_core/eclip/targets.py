@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
+from ulsdram_core.frozen import Frozen
 
-class TargetConfig(BaseModel):
+
+class TargetConfig(Frozen):
     """What counts as a match."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["catalog", "identity", "masked", "mixed"] = Field(
         "catalog",

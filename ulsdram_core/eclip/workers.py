@@ -23,13 +23,6 @@ class Workers:
     rank: int = 0
     world: int = 1
 
-    @staticmethod
-    def current() -> "Workers":
-        """Return the workers of the process group of this process, else it alone."""
-        if dist.is_available() and dist.is_initialized():
-            return Workers(dist.get_rank(), dist.get_world_size())
-        return Workers()
-
     def gather(self, rows: Tensor) -> Gathered:
         """Collect [n, ...] rows of every worker; workers may bring different numbers of them."""
         if self.world == 1:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from ulsdram_core.encoders.folded_norm import fold_norms
 from ulsdram_core.encoders.image_backbone import build_backbone, known_architectures
 from ulsdram_core.errors import UlsdramError
+from ulsdram_core.frozen import Frozen
 
 Triple = tuple[float, float, float]
 
@@ -36,10 +37,8 @@ _NORMALISATION = {
 }
 
 
-class ImageEncoderConfig(BaseModel):
+class ImageEncoderConfig(Frozen):
     """Which picture encoder, with which weights, and how it is trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: str = "resnet152"
     """A torchvision classification model, `efficientnet_lite0`, or `tiny` (trains from scratch)."""

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PretrainedConfig
 
 from ulsdram_core.encoders.recurrent_encoder import RecurrentEncoder
 from ulsdram_core.encoders.weights import locate
 from ulsdram_core.errors import CheckpointError
+from ulsdram_core.frozen import Frozen
 
 # Architectures that recipes name and that must be buildable without their weights at hand.
 KNOWN_ARCHITECTURES = {
@@ -35,10 +36,8 @@ KNOWN_ARCHITECTURES = {
 }
 
 
-class TextEncoderConfig(BaseModel):
+class TextEncoderConfig(Frozen):
     """Which text encoder to build and with which weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
         "tiny", description="hub name, folder, package:NAME/FOLDER, tiny, or bilstm (no attention)"

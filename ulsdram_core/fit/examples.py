@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from ulsdram_core.batch import Example
-from ulsdram_core.errors import PictureError
-from ulsdram_core.image import ImageConfig, decode_picture
+from ulsdram_core.image import ImageConfig, decode_usable
 from ulsdram_core.labels import LabelSet, align_gold
 from ulsdram_core.schema import Product
 from ulsdram_core.text import TextError, TextProcessor
@@ -46,15 +47,9 @@ class ExampleBuilder:
         self.counts["spans_unknown_attribute"] += gold.num_unknown
         self.counts["spans_outside"] += gold.num_outside
         self.counts["spans_overlapping"] += gold.num_overlapping
-        pictures = tuple(self._pixels(product))
+        pictures: list[np.ndarray] = []
+        if self.image is not None:
+            pictures, unusable = decode_usable(product.pictures, self.image)
+            self.counts.update(reason.value for reason in unusable)
         for window in windows:
-            yield Example(window, pictures, gold.seen_by(window))
-
-    def _pixels(self, product: Product) -> Iterator:
-        if self.image is None:
-            return
-        for data in product.pictures:
-            try:
-                yield decode_picture(data, self.image)
-            except PictureError as error:
-                self.counts[error.reason.value] += 1
+            yield Example(window, tuple(pictures), gold.seen_by(window))

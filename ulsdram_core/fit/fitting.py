@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
@@ -17,6 +17,7 @@ from ulsdram_core.fit.hiding import Hiding
 from ulsdram_core.fit.losses import ExtractionLoss, LossConfig
 from ulsdram_core.fit.optim import OptimConfig
 from ulsdram_core.fit.step import StepResult, TrainStep
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.precision import PrecisionChoice, choose_precision
 from ulsdram_core.seeding import generator_of
@@ -24,10 +25,8 @@ from ulsdram_core.seeding import generator_of
 log = logging.getLogger(__name__)
 
 
-class FitConfig(BaseModel):
+class FitConfig(Frozen):
     """How long and in what batches to train."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(3, ge=1, description="passes over the training products")
     batch_size: int = Field(64, ge=1, description="windows per optimiser step, over all workers")

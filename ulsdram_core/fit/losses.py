@@ -10,21 +10,20 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from ulsdram_core.batch import Batch
 from ulsdram_core.fit.alignment import alignment
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.method.model import ModelOutput
 from ulsdram_core.method.tagger import Tagger
 from ulsdram_core.method.tir import TirFusion
 from ulsdram_core.pairs import Pairs, RangeConfig, training_pairs
 
 
-class LossConfig(BaseModel):
+class LossConfig(Frozen):
     """Weights of the loss."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     attribute_weight: float = Field(
         1.0,

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ulsdram_core.frozen import Frozen
 
-class OptimConfig(BaseModel):
+
+class OptimConfig(Frozen):
     """How the parameters are moved."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["adam", "adamw"] = Field("adamw", description="adam is the paper's")
     image_rate: float = Field(5e-5, gt=0, description="learning rate of the image encoder")

@@ -70,13 +70,18 @@ class TrainStep:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         scale = self.world_size / terms
         norm = scale * float(nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm):
-            raise FloatingPointError(
-                f"the gradient's norm is {norm}, so the step is not taken; lower the learning "
-                "rates or lengthen the warm-up"
-            )
+        check_norm(norm)
         # Division and clipping in one pass: on a CPU a step is bound by memory traffic.
         torch._foreach_mul_(gradients, scale * min(1.0, self.clip / max(norm, 1e-12)))
         self.optimizer.step()
         self.schedule.step()
         return norm
+
+
+def check_norm(norm: float) -> None:
+    """Refuse a gradient that would leave no number in any parameter."""
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"the gradient's norm is {norm}, so the step is not taken; lower the learning "
+            "rates or lengthen the warm-up"
+        )

@@ -7,9 +7,10 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.method.regions import Fusion, PictureRegions
 from ulsdram_core.method.tir import TirConfig, TirFusion
 
@@ -118,10 +119,8 @@ class GatedFusion(Fusion):
         return torch.sigmoid(gate_ML1) * scores_MLR
 
 
-class FusionConfig(BaseModel):
+class FusionConfig(Frozen):
     """Which fusion a model uses."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["none", "concat", "self_attention", "tir", "gated"] = Field(
         "tir", description="none: text only; tir: the paper's; gated: M-JAVE's late fusion"

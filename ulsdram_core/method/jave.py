@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.method.reader import (
     AlignedReader,
     BiLstmReader,
@@ -116,10 +117,8 @@ class JaveReader(Reader):
         return scores_MLR, self.region_value(regions_MRV)
 
 
-class ReaderConfig(BaseModel):
+class ReaderConfig(Frozen):
     """What stands between encoder and tagger."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["none", "bilstm", "opentag", "aligned", "slot_gate", "jave"] = Field(
         "none",

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ulsdram_core.batch import Batch
 from ulsdram_core.encoders.image_encoder import ImageEncoder, ImageEncoderConfig
 from ulsdram_core.encoders.recurrent_encoder import RecurrentEncoder
 from ulsdram_core.encoders.text_encoder import TextEncoder, TextEncoderConfig
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.method.attribute_head import HeadKind, build_head
 from ulsdram_core.method.fusion import FusionConfig
 from ulsdram_core.method.jave import ReaderConfig
@@ -27,10 +28,8 @@ from ulsdram_core.pairs import Pairs
 MAX_PICTURES = 64
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Frozen):
     """The parts of a model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     text_encoder: TextEncoderConfig = Field(
         default_factory=TextEncoderConfig, description="the text encoder"

@@ -8,11 +8,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from ulsdram_core.encoders.pair_projection import PairProjection
 from ulsdram_core.encoders.recurrent_encoder import StackedBiLstm, final_states
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.precision import full_precision
 
 
@@ -62,17 +63,9 @@ class PairFeatures:
             None if self.guide_NH is None else self.guide_NH[part],
         )
 
-    @property
-    def width(self) -> int:
-        """Size of the concatenated feature."""
-        has_second = self.scale_NU is not None or self.second_NUH is not None
-        return self.base_BUH.shape[-1] * (2 if has_second else 1)
 
-
-class RangePolicyConfig(BaseModel):
+class RangePolicyConfig(Frozen):
     """Which policy guides the tagging of an attribute."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["none", "prototype", "dynet", "bert", "suopentag"] = Field(
         "prototype",

@@ -25,10 +25,6 @@ class PictureRegions:
         counts = torch.bincount(self.window_M, minlength=self.num_windows).clamp(min=1)
         return total / counts.to(values.dtype).view(-1, *[1] * (values.dim() - 1))
 
-    def has_picture(self) -> Tensor:
-        """Return [B] whether a window has a picture."""
-        return torch.bincount(self.window_M, minlength=self.num_windows) > 0
-
 
 class Fusion(nn.Module):
     """No fusion: both places leave the text as it is (ULS-L)."""

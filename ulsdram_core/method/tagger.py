@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from ulsdram_core.encoders.bilstm import BiLstm
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.method.crf import CRF, TagSpans
 from ulsdram_core.method.range_policy import PairFeatures
 from ulsdram_core.precision import full_precision
@@ -20,10 +21,8 @@ from ulsdram_core.precision import full_precision
 MAX_STATES = 2**25
 
 
-class TaggerConfig(BaseModel):
+class TaggerConfig(Frozen):
     """Which feature decoder a model uses."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["softmax", "crf", "bilstm_crf"] = Field(
         "bilstm_crf", description="softmax: each unit alone; bilstm_crf: the paper's decoder"

@@ -8,16 +8,15 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.method.regions import Fusion, PictureRegions
 
 
-class TirConfig(BaseModel):
+class TirConfig(Frozen):
     """Settings of TIR; the defaults are the paper's form."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int = Field(200, ge=1, description="inner size D' of both attentions")
     attention: Literal["linear", "softmax"] = Field(

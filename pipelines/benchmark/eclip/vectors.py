@@ -12,13 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipelines.labelled.columns import encoded_pictures
+from pipelines.labelled.columns import encoded_pictures, texts_of
 from pipelines.labelled.table import LabelledTable
 from pipelines.lake.storage import file_version
-from pipelines.train.eclip.table import texts_of
 from ulsdram_core.eclip.embedder import Embedder, Vectors
-from ulsdram_core.errors import PictureError
-from ulsdram_core.image import ImageConfig, decode_picture, picture_digest
+from ulsdram_core.image import ImageConfig, decode_usable, picture_digest
 from ulsdram_core.schema import DecodedProduct
 
 BATCH = 256
@@ -55,14 +53,11 @@ def decoded_products(
     """Return rows of a products table with pictures decoded; unusable ones are left out."""
     found = []
     for row in rows.to_pylist():
-        pictures = []
-        for data in encoded_pictures(row, table.picture_columns):
-            try:
-                pictures.append(decode_picture(data, image))
-            except PictureError:
-                continue
+        pictures, _ = decode_usable(encoded_pictures(row, table.picture_columns), image)
         product_id = str(row[table.columns.product_id])
-        found.append(DecodedProduct(product_id, texts_of(row, table), tuple(pictures)))
+        found.append(
+            DecodedProduct(product_id, texts_of(row, table.columns, table.sources), tuple(pictures))
+        )
     return found
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -138,13 +138,10 @@ class BenchmarkData:
         if not plan.has_fixed_pictures:
             return self._pixels(split, image)
         path = self._path("regions", split, image, model.image_encoder.model_dump(mode="json"))
-        if path not in self._stores:
-            stored = open_store(path)
-            if stored is None:
-                encoder = self.fixed_encoder(plan)
-                stored = encode_store(path, self._pixels(split, image), encoder)
-            self._stores[path] = stored
-        return self._stores[path]
+        return self._stored(
+            path,
+            lambda: encode_store(path, self._pixels(split, image), self.fixed_encoder(plan)),
+        )
 
     def fixed_encoder(self, plan: RunPlan) -> ImageEncoder:
         """Return the image encoder that a run with fixed pictures has, the same for all seeds."""
@@ -158,12 +155,16 @@ class BenchmarkData:
 
     def _pixels(self, split: str, image: ImageConfig) -> PictureStore:
         path = self._path("pixels", split, image, None)
+
+        def decode() -> PictureStore:
+            products = self.source.read(split, with_pictures=True)
+            return decode_store(path, (product.pictures for product in products), image)
+
+        return self._stored(path, decode)
+
+    def _stored(self, path: Path, make: Callable[[], PictureStore]) -> PictureStore:
         if path not in self._stores:
-            stored = open_store(path)
-            if stored is None:
-                products = self.source.read(split, with_pictures=True)
-                stored = decode_store(path, (product.pictures for product in products), image)
-            self._stores[path] = stored
+            self._stores[path] = open_store(path) or make()
         return self._stores[path]
 
     def _path(self, kind: str, split: str, image: ImageConfig, encoder: object) -> Path:

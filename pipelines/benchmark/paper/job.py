@@ -24,6 +24,7 @@ from pipelines.benchmark.paper.suites import (
     chosen_suites,
     systems_of,
 )
+from pipelines.lake.storage import Storage
 
 Runs = dict[str, list[Result]]
 ZERO = "zero-shot:"
@@ -180,8 +181,9 @@ def write_report(
             name: [run["figures"] for run in found] for name, found in held_out.items()
         }
     path = request.out / "report.md"
-    _write(path, "\n\n".join(texts).encode() + b"\n")
-    _write(request.out / "report.json", json.dumps(document, indent=2).encode() + b"\n")
+    Storage.of(path).write_bytes("\n\n".join(texts).encode() + b"\n")
+    text = json.dumps(document, indent=2) + "\n"
+    Storage.of(request.out / "report.json").write_bytes(text.encode())
     return path
 
 
@@ -246,7 +248,7 @@ def _write_chart(path: Path, suite: Suite, runs: Runs, notes: dict[str, str]) ->
     if suite is FIG8:
         points = report.sweep_points(runs.get(suite.rows[0].system, []))
         pairs = [(point["threshold"], point["f1"]) for point in points]
-        _write(path, line_chart(suite.title, pairs, x_label="threshold S_thr"))
+        Storage.of(path).write_bytes(line_chart(suite.title, pairs, x_label="threshold S_thr"))
         return
     metric = suite.metrics[-1]
     lines = report.measure(suite, runs, notes).lines
@@ -255,11 +257,4 @@ def _write_chart(path: Path, suite: Suite, runs: Runs, notes: dict[str, str]) ->
         for line in lines
         if metric in line.figures
     ]
-    _write(path, bar_chart(suite.title, bars))
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}")
-    draft.write_bytes(data)
-    draft.replace(path)
+    Storage.of(path).write_bytes(bar_chart(suite.title, bars))

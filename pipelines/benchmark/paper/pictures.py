@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipelines.lake.storage import Storage
 from ulsdram_core.encoders.image_encoder import ImageEncoder, ImageEncoderConfig
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import ImageConfig, decode_picture
@@ -95,9 +96,7 @@ def _write(
         del target
         draft.replace(path)
     index = {"count": shape[0], "of_product": [list(row) for row in of_product]}
-    draft = path.with_name(f".{os.getpid()}.{path.stem}.json")
-    draft.write_text(json.dumps(index), encoding="ascii")
-    draft.replace(path.with_suffix(".json"))
+    Storage.of(path.with_suffix(".json")).write_bytes(json.dumps(index).encode())
     store = open_store(path)
     assert store is not None
     return store

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.command.recipes import read_recipe
 from pipelines.lake.tables import Columns
@@ -11,16 +11,13 @@ from ulsdram_core.baselines.kplug import KplugConfig
 from ulsdram_core.baselines.value_ranker import RankerConfig
 from ulsdram_core.encoders.image_encoder import ImageEncoderConfig
 from ulsdram_core.encoders.text_encoder import TextEncoderConfig
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.text import TextConfig
 
 BENCHMARK = "benchmark"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Settings(_Frozen):
+class Settings(Frozen):
     """What all systems share."""
 
     epochs: int = Field(ge=1, description="epochs of systems that fine-tune a text encoder")
@@ -39,21 +36,21 @@ class Settings(_Frozen):
     words: TextEncoderConfig = Field(description="the RNN systems' encoder")
 
 
-class EncoderRates(_Frozen):
+class EncoderRates(Frozen):
     """Learning rates of encoders that start alike."""
 
     text: float = Field(gt=0, description="of the text encoder")
     image: float = Field(gt=0, description="of the image encoder")
 
 
-class Rates(_Frozen):
+class Rates(Frozen):
     """Learning rates of the encoders."""
 
     scratch: EncoderRates = Field(description="of encoders with random weights")
     pretrained: EncoderRates = Field(description="of encoders that start from a checkpoint")
 
 
-class Sections(_Frozen):
+class Sections(Frozen):
     """Parts of a recipe that are laid over what all systems share."""
 
     model: dict[str, Any] = Field(default_factory=dict, description="model section of a recipe")
@@ -77,7 +74,7 @@ class SystemConfig(Sections):
     sweep: bool = Field(False, description="also score every S_thr of Fig. 8")
 
 
-class BenchmarkConfig(_Frozen):
+class BenchmarkConfig(Frozen):
     """The whole benchmark recipe."""
 
     kind: str = Field(BENCHMARK, pattern="^benchmark$", description="what the recipe is for")

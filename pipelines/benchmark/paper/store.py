@@ -1,9 +1,10 @@
 """Finished runs: one JSON file each, named by fingerprint, written whole or not at all."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from pipelines.lake.storage import Storage
 
 Result = dict[str, Any]
 
@@ -31,9 +32,5 @@ class RunStore:
 
     def put(self, result: Result) -> None:
         """Keep a finished run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.path(result["fingerprint"])
-        draft = path.with_name(f".{os.getpid()}.{path.name}")
         text = json.dumps(result, ensure_ascii=False, allow_nan=False)
-        draft.write_text(text + "\n", encoding="utf-8")
-        draft.replace(path)
+        Storage.of(self.path(result["fingerprint"])).write_bytes(f"{text}\n".encode())

@@ -1,6 +1,10 @@
-"""Chunks: the rows that one decode task reads, and how a failing chunk is taken apart."""
+"""The work of a plan, cut into chunks: what one decode task reads.
 
-from collections.abc import Iterator, Sequence
+Planned rows are named by their position in the plan's sorted work list; a chunk is a range of
+positions that begins and ends between row groups, so that every row group is read by one task.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,20 +12,33 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.lake.inputs import InputFile
 from pipelines.lake.storage import Storage
+from pipelines.nightly.plan.plan import WORK_ROWS, Plan, read_work
 from pipelines.nightly.plan.scan import RowMap
+
+Range = tuple[int, int]  # half-open positions in the work list
 
 
 class ChunkConfig(BaseModel):
-    """How much one task reads at once."""
+    """How much one task reads and how much one model call gets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rows: int = Field(512, ge=1, description="Most rows that one decode task reads.")
+    rows: int = Field(
+        2048, ge=1, description="Rows after which a chunk ends at the next row group's border."
+    )
     row_groups: int = Field(32, ge=1, description="Most row groups that one decode task opens.")
     bytes: int = Field(
         256_000_000, ge=1, description="Stored bytes of row groups after which a chunk ends."
     )
-    batch_rows: int = Field(64, ge=1, description="Rows handed to a model worker at once.")
+    batch_rows: int = Field(
+        512, ge=1, description="Rows of one model call; long and short texts sort well in 512."
+    )
+    batch_bytes: int = Field(
+        128_000_000, ge=1, description="Bytes of pixels after which a model call is full."
+    )
+    part_rows: int = Field(
+        4096, ge=1, description="Rows of one staged file; what is not written yet is redone."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,77 +49,76 @@ class Part:
     data: Storage
     row_group: int
     rows: np.ndarray  # positions in the row group, ascending
-    first: int  # number of the first chosen row among all input rows
-
-    def take(self, start: int, end: int) -> "Part":
-        """A slice of the chosen rows."""
-        first = self.first + int(self.rows[start] - self.rows[0])
-        return Part(self.file, self.data, self.row_group, self.rows[start:end], first)
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """Rows of one wave; the name is the same on every night and in every attempt."""
+class WorkList:
+    """A plan's rows to extract, in order; picklable, and small but for the list of row groups."""
 
-    wave: int
-    parts: tuple[Part, ...]
+    place: Storage
+    rows: RowMap
+    data: Sequence[Storage]  # where the rows of each input file are read
+    size: int
 
-    def __len__(self) -> int:
-        return sum(len(part.rows) for part in self.parts)
+    @staticmethod
+    def of(plan: Plan, data: Sequence[Storage]) -> "WorkList":
+        """The work of a stored plan."""
+        assert plan.place is not None, "a plan that was only estimated has no work"
+        return WorkList(plan.place, plan.rows, data, plan.counts.extract - plan.counts.staged)
 
-    @property
-    def name(self) -> str:
-        """Where the rows begin and how many they are."""
-        return f"{self.parts[0].first}-{len(self)}"
-
-    def slices(self, size: int) -> list["Chunk"]:
-        """The rows in pieces of `size`, in order."""
-        return [self._slice(start, start + size) for start in range(0, len(self), size)]
-
-    def _slice(self, start: int, end: int) -> "Chunk":
-        parts, position = [], 0
-        for part in self.parts:
-            low, high = max(start - position, 0), min(end - position, len(part.rows))
-            if low < high:
-                parts.append(part.take(low, high))
-            position += len(part.rows)
-        return Chunk(self.wave, tuple(parts))
-
-
-def cut_wave(
-    wave: int, orders: np.ndarray, rows: RowMap, *, data: Sequence[Storage], config: ChunkConfig
-) -> Iterator[Chunk]:
-    """A wave's rows as chunks; `data[i]` is where the rows of input file i are read."""
-    parts: list[Part] = []
-    size, num_bytes = 0, 0
-    for part, stored in _parts(orders, rows, data, config.rows):
-        is_full = size + len(part.rows) > config.rows or len(parts) >= config.row_groups
-        if parts and (is_full or num_bytes >= config.bytes):
-            yield Chunk(wave, tuple(parts))
-            parts, size, num_bytes = [], 0, 0
-        parts.append(part)
-        size += len(part.rows)
-        num_bytes += stored
-    if parts:
-        yield Chunk(wave, tuple(parts))
-
-
-def _parts(
-    orders: np.ndarray, rows: RowMap, data: Sequence[Storage], most: int
-) -> Iterator[tuple[Part, int]]:
-    """Runs of rows in one row group, at most `most` long, with the row group's stored bytes."""
-    groups = rows.groups_of(orders)
-    borders = np.flatnonzero(np.diff(groups)) + 1
-    for chosen in np.split(orders, borders) if len(orders) else ():
-        group = int(rows.groups_of(chosen[:1])[0])
-        file = int(rows.group_file[group])
-        positions = chosen - rows.group_start[group]
-        for start in range(0, len(chosen), most):
-            part = Part(
-                file=rows.files[file].file,
-                data=data[file],
-                row_group=rows.group_index(group),
-                rows=positions[start : start + most],
-                first=int(chosen[start]),
+    def parts(self, start: int, end: int) -> Iterator[Part]:
+        """The rows of a range, row group by row group."""
+        orders = read_work(self.place, start, end)
+        groups = self.rows.groups_of(orders)
+        borders = np.flatnonzero(np.diff(groups)) + 1
+        for chosen in np.split(orders, borders) if len(orders) else ():
+            group = int(self.rows.groups_of(chosen[:1])[0])
+            file = int(self.rows.group_file[group])
+            yield Part(
+                file=self.rows.files[file].file,
+                data=self.data[file],
+                row_group=self.rows.group_index(group),
+                rows=chosen - self.rows.group_start[group],
             )
-            yield part, int(rows.group_bytes[group])
+
+    def chunks(self, ranges: Iterable[Range], config: ChunkConfig) -> Iterator[Range]:
+        """The ranges cut at borders of row groups."""
+        for begin, limit in ranges:
+            start, groups, num_bytes = begin, 0, 0
+            for end, stored in self._borders(begin, limit):
+                groups, num_bytes = groups + 1, num_bytes + stored
+                is_full = end - start >= config.rows or groups >= config.row_groups
+                if is_full or num_bytes >= config.bytes or end == limit:
+                    yield start, end
+                    start, groups, num_bytes = end, 0, 0
+
+    def _borders(self, begin: int, limit: int) -> Iterator[tuple[int, int]]:
+        """Where each row group of a range ends, with its stored bytes."""
+        last = -1
+        for start in range(begin, limit, WORK_ROWS):
+            groups = self.rows.groups_of(
+                read_work(self.place, start, min(limit, start + WORK_ROWS))
+            )
+            if last >= 0 and groups[0] != last:
+                yield start, int(self.rows.group_bytes[last])
+            for border in np.flatnonzero(np.diff(groups)):
+                yield start + int(border) + 1, int(self.rows.group_bytes[groups[border]])
+            last = int(groups[-1])
+        if last >= 0:
+            yield limit, int(self.rows.group_bytes[last])
+
+
+def without(size: int, done: Iterable[Range]) -> list[Range]:
+    """The ranges of [0, size) that `done` leaves open."""
+    left, position = [], 0
+    for start, end in sorted(done):
+        if start > position:
+            left.append((position, start))
+        position = max(position, end)
+    return [*left, (position, size)] if position < size else left
+
+
+def pieces(whole: Range, size: int) -> list[Range]:
+    """A range in pieces of at most `size`."""
+    start, end = whole
+    return [(i, min(i + size, end)) for i in range(start, end, size)]

@@ -1,8 +1,8 @@
-"""A stored plan: which rows a run has to publish, and in which waves they are extracted.
+"""A stored plan: which rows a run has to publish, and which of them to extract.
 
 `plan-<generation>/` of a run holds, bucket by bucket, the rows that must come out of the run
 (`accepted-*.arrow`: id, hash, order) and the products that vanished, the quarantine entries, the
-row numbers to extract in `work.arrow` (one batch per wave), and at last `plan.json`.
+row numbers to extract in `work.arrow` (WORK_ROWS a batch), and at last `plan.json`.
 """
 
 import io
@@ -21,6 +21,8 @@ from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.uris import without_secrets
 from pipelines.nightly.plan.quarantine import ENTRY_SCHEMA
 from pipelines.nightly.plan.scan import FileSummary, PlannedFile, RowMap
+
+WORK_ROWS = 100_000
 
 
 @dataclass(slots=True)
@@ -64,7 +66,6 @@ class Plan:
     counts: PlanCounts
     last_order: int | None = None  # rows after it were deferred
     is_complete: bool = True  # every listed byte was readable and no row was deferred
-    num_waves: int = 0
     place: Storage | None = None
     listing: str = ""
     feed: dict[str, Any] | None = None
@@ -102,12 +103,6 @@ class Plan:
         place = self._folder().join("quarantine.parquet")
         return pq.read_table(place.path, filesystem=place.arrow).cast(ENTRY_SCHEMA)
 
-    def wave(self, wave: int) -> np.ndarray:
-        """Sorted numbers of the rows that a wave extracts."""
-        place = self._folder().join("work.arrow")
-        with place.arrow.open_input_file(place.path) as stream:
-            return pa.ipc.open_file(stream).get_batch(wave).column(0).to_numpy()
-
     def touched(self) -> list[int]:
         """Buckets in which the plan changes something."""
         found = []
@@ -130,6 +125,8 @@ class Plan:
         try:
             data = retrying(place.read_bytes)
         except FileNotFoundError:
+            if name in self._folder().names():  # only not found for a moment: no empty bucket
+                raise
             return pl.DataFrame(
                 schema=dict.fromkeys(("id_hi", "id_lo", "hash_hi", "hash_lo"), pl.UInt64)
                 | {"order": pl.Int64}
@@ -139,6 +136,21 @@ class Plan:
     def _folder(self) -> Storage:
         assert self.place is not None, "a plan that was only estimated has no folder"
         return self.place
+
+
+def read_work(folder: Storage, start: int, end: int) -> np.ndarray:
+    """Sorted numbers of the rows at these positions of the work list of a plan's folder."""
+
+    def read() -> np.ndarray:
+        place = folder.join("work.arrow")
+        with place.arrow.open_input_file(place.path) as stream:
+            reader = pa.ipc.open_file(stream)
+            batches = range(start // WORK_ROWS, -(-end // WORK_ROWS))
+            found = [reader.get_batch(i).column(0).to_numpy() for i in batches]
+        first = start // WORK_ROWS * WORK_ROWS
+        return np.concatenate([np.zeros(0, np.int64), *found])[start - first : end - first]
+
+    return retrying(read)
 
 
 def load_newest_plan(place: Storage) -> Plan | None:
@@ -156,7 +168,6 @@ def _to_json(plan: Plan) -> Mapping[str, Any]:
     return {
         "generation": plan.generation,
         "num_buckets": plan.num_buckets,
-        "num_waves": plan.num_waves,
         "last_order": plan.last_order,
         "is_complete": plan.is_complete,
         "listing": plan.listing,
@@ -177,14 +188,6 @@ def _from_json(found: Mapping[str, Any]) -> Plan:
         partitions = tuple((name, value) for name, value in item["file"].pop("partitions"))
         file = InputFile(**item["file"], partitions=partitions)
         files.append(PlannedFile(file, FileSummary.of(item["summary"])))
-    names = (
-        "generation",
-        "num_buckets",
-        "num_waves",
-        "last_order",
-        "is_complete",
-        "listing",
-        "feed",
-    )
+    names = ("generation", "num_buckets", "last_order", "is_complete", "listing", "feed")
     counts = PlanCounts(**found["counts"])
     return Plan(files=files, counts=counts, **{name: found[name] for name in names})

@@ -22,7 +22,7 @@ from pipelines.nightly.plan.changes import (
 )
 from pipelines.nightly.plan.feed import Feed, FeedCheck
 from pipelines.nightly.plan.keys import KeyTable
-from pipelines.nightly.plan.plan import Plan, PlanCounts
+from pipelines.nightly.plan.plan import WORK_ROWS, Plan, PlanCounts
 from pipelines.nightly.plan.quarantine import (
     ENTRY_SCHEMA,
     entries_table,
@@ -39,13 +39,12 @@ StagedIds = Callable[[int], pl.DataFrame | None]
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """`staged(bucket)` gives the ids and hashes that earlier waves of the run extracted.
+    """`staged(bucket)` gives the ids and hashes that this run has extracted.
 
     `listing`, `feed`: see Plan.
     """
 
     staged: StagedIds
-    wave_rows: int
     limit: int | None = None
     listing: str = ""
     feed: dict[str, Any] | None = None
@@ -129,7 +128,7 @@ class PlanBuilder:
         plan.place = folder
         plan.last_order = last_order
         plan.is_complete &= options.limit is None
-        plan.num_waves = _write_work(folder.join("work.arrow"), work, options.wave_rows)
+        _write_work(folder.join("work.arrow"), work)
         return plan
 
     def _plan(self) -> Plan:
@@ -240,18 +239,14 @@ def _put_frame(folder: Storage, name: str, frame: pl.DataFrame) -> None:
     retrying(lambda: folder.join(name).write_bytes(sink.getvalue()))
 
 
-def _write_work(place: Storage, orders: np.ndarray, wave_rows: int) -> int:
-    """One batch per wave; returns the number of waves."""
+def _write_work(place: Storage, orders: np.ndarray) -> None:
     schema = pa.schema([("order", pa.int64())])
     sink = pa.BufferOutputStream()
-    num_waves = 0
     with pa.ipc.new_file(sink, schema) as writer:
-        for start in range(0, len(orders), wave_rows):
-            wave = pa.array(orders[start : start + wave_rows])
-            writer.write_batch(pa.record_batch([wave], schema=schema))
-            num_waves += 1
+        for start in range(0, len(orders), WORK_ROWS):
+            numbers = pa.array(orders[start : start + WORK_ROWS])
+            writer.write_batch(pa.record_batch([numbers], schema=schema))
     retrying(lambda: place.write_bytes(sink.getvalue().to_pybytes()))
-    return num_waves
 
 
 class EstimateConfig(BaseModel):

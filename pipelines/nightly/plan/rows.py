@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipelines.lake.digests import as_halves, digest, digests_of_one
 from pipelines.lake.inputs import InputFile, describe_file
-from pipelines.lake.source import InputChangedError, Source, SpoiledError, without_views
+from pipelines.lake.source import InputChangedError, Source, without_views
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.lake.times import NO_TIME, update_order
@@ -187,14 +187,29 @@ class FileReader:
                     self._times(batch),
                 )
 
-    def take(self, row_group: int, rows: np.ndarray) -> RawRows:
-        """The chosen rows of a row group (positions within it)."""
-        names = self._present(is_key_only=False)
+    def take(self, row_group: int, rows: np.ndarray) -> Iterator[RawRows]:
+        """The chosen rows of a row group (ascending positions within it), some at a time.
+
+        The row group is read once, from its beginning.
+        """
+        offset = taken = 0
         with self.parsing():
-            table = self.parquet.read_row_group(row_group, columns=names, use_threads=False)
-        if len(rows) and int(rows[-1]) >= table.num_rows:
-            raise InputChangedError(f"{self._file.uri}: row {rows[-1]} of {table.num_rows}")
-        return self._raw(without_views(table).take(pa.array(rows)).combine_chunks())
+            found = self.parquet.iter_batches(
+                BATCH_ROWS,
+                row_groups=[row_group],
+                columns=self._present(is_key_only=False),
+                use_threads=False,
+            )
+            for batch in found:
+                until = int(np.searchsorted(rows, offset + batch.num_rows))
+                if until > taken:
+                    chosen = pa.array(rows[taken:until] - offset)
+                    yield self._raw(without_views(batch).take(chosen))
+                    taken = until
+                offset += batch.num_rows
+                if taken == len(rows):
+                    return
+        raise InputChangedError(f"{self._file.uri}: row {rows[-1]} of {offset}")
 
     def _wanted(self) -> tuple[str, ...]:
         columns = self._settings.key_columns() + self._settings.content_columns()
@@ -286,19 +301,6 @@ class FileReader:
         else:
             cells = [None if v is None else repr(v).encode() for v in column.to_pylist()]
         return digests_of_one(cells)
-
-
-def read_rows(
-    data: Storage, file: InputFile, settings: RowSettings, *, row_group: int, rows: np.ndarray
-) -> tuple[RawRows, int]:
-    """Planned rows and the stored bytes read for them; InputChangedError: plan again."""
-    try:
-        with FileReader(data, file, settings) as reader:
-            found = reader.take(row_group, rows)
-            reader.check_unchanged()
-            return found, reader.stored_bytes(row_group, is_key_only=False)
-    except (FileNotFoundError, SpoiledError) as error:
-        raise InputChangedError(f"{file.uri}: {error}") from error
 
 
 def _contents(raw: RawRows) -> Iterator[tuple[bytes | None, ...]]:

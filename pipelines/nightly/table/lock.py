@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.command.secrets import redact
 from pipelines.errors import RunFailedError
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, RUNS, open_table
@@ -137,7 +138,11 @@ class TableLock:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=self._config.beat_seconds)
-        self._folder.join(_name(self.epoch, "released")).write_bytes(b"{}")
+        try:
+            self._folder.join(_name(self.epoch, "released")).write_bytes(b"{}")
+        except OSError as error:
+            # what was done stays done: the next owner only has to wait until this one is silent
+            _log.warning("the lock could not be released: %s", redact(str(error)))
 
     def _beat_until_stopped(self) -> None:
         while not self._stopped.wait(self._config.beat_seconds):

@@ -8,7 +8,7 @@ view, one row per product, is worth it.
 import json
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,9 +22,11 @@ from deltalake.transaction import AddAction, RemoveAction
 from pipelines.lake.snapshot import BucketFiles, Snapshot, StoredFile
 from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, create_table, id_hashes, open_table
+from pipelines.nightly.gate import COUNTED, RunStatistics
+from pipelines.nightly.plan.chunks import Range
 from pipelines.nightly.plan.plan import Plan
 from pipelines.nightly.table.lock import APP_ID, FencedError
-from pipelines.nightly.work.staging import Staging, key_frame
+from pipelines.nightly.work.staging import Parts, key_frame
 from ulsdram_core.schema import Status
 
 _ID = ["id_hi", "id_lo"]
@@ -38,7 +40,7 @@ class RewriteTask:
     old: BucketFiles
     run_id: str
     plan: Plan | None = None
-    staging: Staging | None = None
+    staged: pa.Table | None = None  # rows of this bucket, the newest last
     erased: pl.DataFrame | None = None  # ids to leave out
 
 
@@ -55,12 +57,52 @@ class Rewritten:
     rows_erased: int = 0
 
 
-def staged_rows(plan: Plan, staging: Staging, bucket: int) -> pa.Table:
+@dataclass(frozen=True, slots=True)
+class RangeTask:
+    """Touched buckets of one range, and the files that hold what was staged for them."""
+
+    buckets: Range
+    touched: tuple[BucketFiles, ...]
+    run_id: str
+    plan: Plan
+    staged: Parts
+
+
+def range_statistics(task: RangeTask) -> RunStatistics:
+    """Counts over the staged rows of a range that the plan accepts."""
+    columns = ["product_id", "bucket", "input_hash", *COUNTED]
+    statistics = RunStatistics()
+    for old, rows in _staged_by_bucket(task, columns):
+        statistics.add(accepted_rows(task.plan, rows, old.bucket))
+    return statistics
+
+
+def rewrite_range(task: RangeTask) -> list[Rewritten]:
+    """Write the new files of a range's buckets; nobody sees them before the commit."""
+    return [
+        rewrite_bucket(RewriteTask(old, task.run_id, task.plan, staged=rows))
+        for old, rows in _staged_by_bucket(task)
+    ]
+
+
+def _staged_by_bucket(
+    task: RangeTask, columns: Sequence[str] | None = None
+) -> Iterator[tuple[BucketFiles, pa.Table]]:
+    """Each touched bucket with its staged rows; every staged byte is read once."""
+    rows = task.staged.read(task.buckets, columns)
+    buckets = rows["bucket"].to_numpy()
+    rows = rows.take(pa.array(np.argsort(buckets, kind="stable")))
+    buckets = np.sort(buckets)
+    for old in task.touched:
+        start, end = np.searchsorted(buckets, (old.bucket, old.bucket + 1))
+        yield old, rows.slice(start, end - start)
+
+
+def accepted_rows(plan: Plan, rows: pa.Table, bucket: int) -> pa.Table:
     """The staged rows of a bucket that the plan accepts: right id, right content, each once."""
-    rows = staging.read(bucket)
     keys = key_frame(rows).with_row_index("position")
     wanted = plan.accepted(bucket).select(*_ID, "hash_hi", "hash_lo")
-    found = keys.join(wanted, on=[*_ID, "hash_hi", "hash_lo"], how="semi")
+    found = keys.join(wanted, on=[*_ID, "hash_hi", "hash_lo"], how="semi", maintain_order="left")
     newest = found.unique(_ID, keep="last", maintain_order=True)
     return rows.take(pa.array(newest["position"].to_numpy()))
 
@@ -74,8 +116,8 @@ def _rewrite(task: RewriteTask) -> Rewritten:
     old = task.old.read()
     ids = pl.DataFrame(dict(zip(_ID, id_hashes(old["product_id"].to_pylist()).T, strict=True)))
     fresh, vanished = task.old.schema.empty_table(), ids.clear()
-    if task.plan is not None and task.staging is not None:
-        fresh = staged_rows(task.plan, task.staging, task.old.bucket).drop_columns("bucket")
+    if task.plan is not None and task.staged is not None:
+        fresh = accepted_rows(task.plan, task.staged, task.old.bucket).drop_columns("bucket")
         vanished = task.plan.vanished(task.old.bucket)
     fresh_ids = key_frame(fresh).select(_ID)
     erased = ids.clear() if task.erased is None else task.erased

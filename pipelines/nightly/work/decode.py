@@ -1,23 +1,23 @@
-"""Decode stage: chosen rows of Parquet files -> texts and pixels, batch by batch.
+"""Decode stage: a range of the plan's work -> texts and pixels, batch by batch.
 
 A row that cannot go to the model is settled here with its reason; nothing is dropped.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
 from pipelines.lake.digests import as_hex
 from pipelines.lake.pictures import PictureReader
-from pipelines.lake.source import InputChangedError
-from pipelines.lake.storage import Storage, retrying
-from pipelines.nightly.plan.chunks import Chunk, ChunkConfig, Part
-from pipelines.nightly.plan.rows import RawRows, RowSettings, read_rows
+from pipelines.lake.source import InputChangedError, SpoiledError
+from pipelines.lake.storage import Storage, is_transient
+from pipelines.nightly.plan.chunks import ChunkConfig, Part, Range, WorkList
+from pipelines.nightly.plan.rows import FileReader, RawRows, RowSettings
 from pipelines.nightly.work.model import ModelFacts
+from pipelines.nightly.work.staging import Account
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import decode_picture, picture_digest
 from ulsdram_core.reasons import Reason
@@ -25,6 +25,7 @@ from ulsdram_core.schema import DecodedProduct, Extraction, Status
 
 _FETCHES_AT_ONCE = 8
 _NOT_FETCHED = frozenset({Reason.UNREACHABLE_PICTURE, Reason.REFUSED_ADDRESS})
+_READ_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,66 +40,128 @@ class DecodeSettings:
 
 @dataclass(slots=True)
 class DecodedBatch:
-    """Rows of one model call. `settled` rows need no model; `hashes` has one per input row."""
+    """Rows of one model call: positions `start` to `end` of the plan's work.
 
-    chunk: Chunk
+    `settled` rows need no model. `changed` says why these rows could not be read.
+    """
+
+    start: int
+    end: int
     rows: list[DecodedProduct] = field(default_factory=list)
     row_hashes: list[str] = field(default_factory=list)
     settled: list[Extraction] = field(default_factory=list)
     settled_hashes: list[str] = field(default_factory=list)
-    cpu_seconds: float = 0.0
-    bytes_read: int = 0
-    broken_pictures: int = 0
+    account: Account = field(default_factory=Account)
+    changed: str = ""
 
 
-def num_batches(chunk: Chunk, settings: DecodeSettings) -> int:
-    """How many batches `decode_chunk` returns."""
-    return -(-len(chunk) // settings.chunks.batch_rows)
+def decode_range(
+    work: WorkList, piece: Range, settings: DecodeSettings, *, most: int = 0
+) -> Iterator[DecodedBatch]:
+    """Read and decode a range of the work, a batch at a time; each row group is read once.
+
+    Equal pictures of a batch are decoded once and share one array. `most` bounds the rows of a
+    batch (0: as configured).
+    """
+    start, end = piece
+    try:
+        filler = _Filler(start, settings, most or settings.chunks.batch_rows)
+        for part in work.parts(start, end):
+            for raw, stored in _read_part(part, settings.rows):
+                yield from filler.add(raw, stored)
+        yield from filler.rest()
+    except InputChangedError as error:
+        yield DecodedBatch(filler.start, end, changed=str(error))
 
 
-def decode_chunk(chunk: Chunk, settings: DecodeSettings) -> list[DecodedBatch]:
-    """Read and decode; equal pictures of the chunk are decoded once and share one array."""
-    started = time.process_time()
-    raw, bytes_read = [], 0
-    for part in chunk.parts:
-        rows, stored = retrying(partial(read_part, part, settings.rows))
-        raw.append(rows)
-        bytes_read += stored
-    pictures = _Pictures(settings)
-    decoded = [item for rows in raw for item in _decode_rows(rows, settings, pictures)]
-    batches = []
-    size = settings.chunks.batch_rows
-    for i, piece in enumerate(chunk.slices(size)):
-        batches.append(_batch(piece, decoded[i * size : (i + 1) * size]))
-    batches[0].cpu_seconds = time.process_time() - started
-    batches[0].bytes_read = bytes_read
-    batches[0].broken_pictures = pictures.num_broken
-    return batches
+class _Filler:
+    """Cuts decoded rows into batches."""
+
+    def __init__(self, start: int, settings: DecodeSettings, most: int) -> None:
+        self.start = start
+        self._settings = settings
+        self._most = most
+        self._bytes_read = 0
+        self._began = time.process_time()
+        self._pictures = _Pictures(settings)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._batch = DecodedBatch(self.start, self.start)
+        self._pictures.begin()
+
+    def add(self, raw: RawRows, bytes_read: int) -> Iterator[DecodedBatch]:
+        """Take rows in; give back what is full."""
+        self._bytes_read += bytes_read
+        self._pictures.fetch(raw)
+        hashes = as_hex(raw.hashes)
+        for i in range(len(raw.ids)):
+            item = _decode_row(raw, i, self._settings, self._pictures)
+            if isinstance(item, DecodedProduct):
+                self._batch.rows.append(item)
+                self._batch.row_hashes.append(hashes[i])
+            else:
+                self._batch.settled.append(item)
+                self._batch.settled_hashes.append(hashes[i])
+            self._batch.end += 1
+            if self._is_full():
+                yield from self.rest()
+
+    def rest(self) -> Iterator[DecodedBatch]:
+        """What is there, full or not."""
+        batch = self._batch
+        if batch.end == batch.start:
+            return
+        now = time.process_time()
+        batch.account = Account(
+            decode_seconds=now - self._began,
+            bytes_read=self._bytes_read,
+            broken_pictures=self._pictures.num_broken,
+        )
+        self._bytes_read, self.start = 0, batch.end
+        self._begin()
+        yield batch
+        self._began = time.process_time()
+
+    def _is_full(self) -> bool:
+        size = self._batch.end - self._batch.start
+        limit = self._settings.chunks.batch_bytes
+        return size >= self._most or self._pictures.num_bytes >= limit
 
 
-def _batch(chunk: Chunk, items: Sequence[tuple[DecodedProduct | Extraction, str]]) -> DecodedBatch:
-    batch = DecodedBatch(chunk)
-    for item, input_hash in items:
-        if isinstance(item, DecodedProduct):
-            batch.rows.append(item)
-            batch.row_hashes.append(input_hash)
-        else:
-            batch.settled.append(item)
-            batch.settled_hashes.append(input_hash)
-    return batch
+def _read_part(part: Part, settings: RowSettings) -> Iterator[tuple[RawRows, int]]:
+    """Rows as stored, with the bytes that were read for them; begins again where it was cut off."""
+    taken, attempts = 0, 0
+    while taken < len(part.rows):
+        try:
+            for rows, stored in _stream_part(part, settings, taken):
+                taken += len(rows.ids)
+                yield rows, stored
+        except Exception as error:
+            attempts += 1
+            if attempts == _READ_ATTEMPTS or not is_transient(error):
+                raise
+            time.sleep(0.2 * 2**attempts)
 
 
-def read_part(part: Part, settings: RowSettings) -> tuple[RawRows, int]:
-    """Rows as stored and the bytes that were read for them."""
-    return read_rows(part.data, part.file, settings, row_group=part.row_group, rows=part.rows)
+def _stream_part(part: Part, settings: RowSettings, taken: int) -> Iterator[tuple[RawRows, int]]:
+    """Rows as stored; those of a file that was replaced have other hashes than were planned."""
+    try:
+        with FileReader(part.data, part.file, settings) as reader:
+            stored = reader.stored_bytes(part.row_group, is_key_only=False)
+            for rows in reader.take(part.row_group, part.rows[taken:]):
+                yield rows, stored
+                stored = 0
+            reader.check_unchanged()
+    except (FileNotFoundError, SpoiledError) as error:
+        raise InputChangedError(f"{part.file.uri}: {error}") from error
 
 
-def _decode_rows(
-    raw: RawRows, settings: DecodeSettings, pictures: "_Pictures"
-) -> list[tuple[DecodedProduct | Extraction, str]]:
-    hashes = as_hex(raw.hashes)
-    pictures.fetch(raw)
-    return [(_decode_row(raw, i, settings, pictures), hashes[i]) for i in range(len(raw.ids))]
+def key_of(work: WorkList, position: int, settings: DecodeSettings) -> tuple[str, str]:
+    """Id and hash of one row, without decoding anything of it."""
+    (part,) = work.parts(position, position + 1)
+    raw, _ = next(_read_part(part, settings.rows))
+    return _id_text(raw.ids[0]), as_hex(raw.hashes)[0]
 
 
 def _decode_row(
@@ -136,13 +199,20 @@ class _Pictures:
         self._image = settings.facts.image
         self._reader = settings.pictures
         self._options = settings.rows.options
-        self._decoded: dict[str, np.ndarray | Reason] = {}
         self._fetched: dict[bytes, bytes | Reason] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """A new batch: it shares no pixels with the one before."""
+        self._decoded: dict[str, np.ndarray | Reason] = {}
         self.num_broken = 0  # counted in every row that has one
+        self.num_bytes = 0  # of distinct pixels
 
     def fetch(self, raw: RawRows) -> None:
-        """Read what is kept as files, several at a time."""
-        uris = {uri for row in raw.picture_uris for uri in row} - self._fetched.keys()
+        """Read what is kept as files, several at a time; what other rows named is forgotten."""
+        wanted = {uri for row in raw.picture_uris for uri in row}
+        self._fetched = {uri: self._fetched[uri] for uri in wanted & self._fetched.keys()}
+        uris = wanted - self._fetched.keys()
         if not uris or self._image is None:
             return
         with ThreadPoolExecutor(min(_FETCHES_AT_ONCE, len(uris))) as pool:
@@ -175,7 +245,9 @@ class _Pictures:
         key = picture_digest(data)
         if key not in self._decoded:
             try:
-                self._decoded[key] = decode_picture(data, self._image)
+                pixels = decode_picture(data, self._image)
+                self._decoded[key] = pixels
+                self.num_bytes += pixels.nbytes
             except PictureError as error:
                 self._decoded[key] = error.reason
         return self._decoded[key]

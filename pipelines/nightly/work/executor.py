@@ -1,20 +1,27 @@
-"""Running the stages in this process; `ray_executor.py` runs the same ones on a cluster."""
+"""Running the stages in this process; `ray_executor.py` runs the same ones on a cluster.
 
+It is what tests and simulators use: a night without a cluster takes milliseconds. A row that ends
+the process is found by running again: the piece that was under way is remembered on storage.
+"""
+
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from pipelines.cluster.tasks import Item, Result, WorkerDiedError
-from pipelines.lake.source import InputChangedError
-from pipelines.nightly.work.decode import DecodedBatch, decode_chunk
+from pipelines.lake.documents import read_json, write_json
+from pipelines.nightly.plan.chunks import Range, pieces
+from pipelines.nightly.work.decode import DecodedBatch, decode_range
 from pipelines.nightly.work.model import LoadedModel
-from pipelines.nightly.work.stages import Stages, extract_batch, failure_of
-from pipelines.nightly.work.waves import WaveRun
+from pipelines.nightly.work.open_work import OpenWork
+from pipelines.nightly.work.stages import extract_batch, stage
+from ulsdram_core.reasons import Reason
+
+SUSPECT_PIECES = 16  # into which rows that killed a worker are cut
 
 
 class Executor(Protocol):
     """Where work happens."""
-
-    survives_poison: bool  # whether a row that kills its worker leaves the driver alive
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, is_heavy: bool
@@ -24,14 +31,12 @@ class Executor(Protocol):
     def num_cores(self) -> int:
         """Real CPU cores behind the workers."""
 
-    def run(self, waves: WaveRun, stages: Stages) -> None:
-        """Work until `waves` hands out nothing more and all has come back."""
+    def run(self, work: OpenWork) -> None:
+        """Work until nothing is left but rows whose input has changed."""
 
 
 class LocalExecutor:
-    """Every stage called plainly, one after another; for small catalogues and for tests."""
-
-    survives_poison = False
+    """Every stage called plainly, one after another."""
 
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, is_heavy: bool
@@ -45,30 +50,60 @@ class LocalExecutor:
         """See Executor."""
         return 1
 
-    def run(self, waves: WaveRun, stages: Stages) -> None:
+    def run(self, work: OpenWork) -> None:
         """See Executor."""
-        model: LoadedModel | None = None
-        while (chunk := waves.next_chunk()) is not None:
-            try:
-                batches = decode_chunk(chunk, stages.decode)
-            except InputChangedError as error:
-                waves.input_changed(error)
-                continue
-            except Exception as error:  # noqa: BLE001 - the quarantine boundary
-                waves.failed(chunk, failure_of(error))
-                continue
-            if model is None:
-                model = stages.model.load()
-                stages.check_model(model.model_id)
-            for batch in batches:
-                _extract(model, batch, waves, stages)
-            waves.completed(chunk)
+        loop = _Loop(work)
+        loop.suspects()
+        for chunk in work.chunks():
+            loop.work_on(chunk)
 
 
-def _extract(model: LoadedModel, batch: DecodedBatch, waves: WaveRun, stages: Stages) -> None:
-    try:
-        done = extract_batch(model, batch, stages)
-    except Exception as error:  # noqa: BLE001 - the quarantine boundary
-        waves.failed(batch.chunk, failure_of(error))
-        return
-    waves.finished(batch.chunk, done)
+class _Loop:
+    def __init__(self, work: OpenWork) -> None:
+        self._work = work
+        self._stages = work.stages
+        self._model: LoadedModel | None = None
+        self._mark = work.stages.staging.join(f"under-way-{work.stages.generation:04d}.json")
+
+    def work_on(self, chunk: Range, *, most: int = 0, attempts: int = 0) -> None:
+        """Decode and extract a range; every batch is a part of its own."""
+        for batch in self._marked(chunk, most, attempts):
+            if self._model is None:
+                self._model = self._stages.load_model()
+            done = extract_batch(self._model, batch, self._stages, on_broken_device=lambda: None)
+            for receipt in stage([done], self._stages):
+                self._work.add(receipt)
+
+    def suspects(self) -> None:
+        """Work on what was under way when the process ended, in pieces that tell more."""
+        found = read_json(self._mark)
+        if found is None:
+            return
+        suspect, attempts = (found["start"], found["end"]), found["attempts"]
+        size = suspect[1] - suspect[0]
+        if not _is_open(suspect, self._work.left()):
+            return
+        if size == 1 and attempts >= self._work.config.max_attempts:
+            self._work.settle(suspect[0], Reason.POISON_ROW)
+            return
+        for piece in pieces(suspect, max(1, math.ceil(size / SUSPECT_PIECES))):
+            if _is_open(piece, self._work.left()):
+                count = attempts if size == 1 else 0
+                self.work_on(piece, most=piece[1] - piece[0], attempts=count)
+
+    def _marked(self, chunk: Range, most: int, attempts: int) -> Iterator[DecodedBatch]:
+        """Batches of a range; each is remembered before anything can end the process over it."""
+        start, end = chunk
+        size = most or self._stages.decode.chunks.batch_rows
+        batches = decode_range(self._stages.work, chunk, self._stages.decode, most=most)
+        while start < end:
+            mark = {"start": start, "end": min(end, start + size), "attempts": attempts + 1}
+            write_json(self._mark, mark)
+            batch = next(batches)
+            yield batch
+            start = batch.end
+
+
+def _is_open(piece: Range, left: list[Range]) -> bool:
+    """Whether nothing of a range is staged."""
+    return any(start <= piece[0] and piece[1] <= end for start, end in left)

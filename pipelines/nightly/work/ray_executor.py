@@ -1,43 +1,48 @@
-"""Running the stages on Ray: decode tasks feed a fixed pool of model actors.
+"""Running the stages as one Ray Data pipeline: chunks -> decode tasks -> model actors -> parts.
 
-Plain tasks and actors instead of a dataset pipeline: the driver must know which rows were in the
-hands of a worker that died, and must see every result exactly once. Nothing is retried by Ray;
-`WaveRun` decides. CPU requests are fractions, so that a small cluster cannot deadlock.
+    from_items(chunks) -> decode_stage -> ModelStage (actors) -> write_stage -> receipts
+
+Only receipts reach the driver. What travels between stages is one Arrow row per batch, its pixels
+in buffers that are not copied again; a block is one such row, so that memory is bounded by the
+sizes of batches and by Ray's back-pressure. Restarts and retries of workers are bounded: a row that
+kills its worker twice ends the dataset, a watch that hears of every batch names it, and it is
+worked on apart from all others (`ray_isolation.py`); the rest goes on in another pass.
 """
 
 import logging
 import os
-import time
+import pickle
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
+import ray.data
 from pydantic import BaseModel, ConfigDict, Field
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pipelines.cluster.connect import connect_cluster
 from pipelines.cluster.tasks import Item, Result, WorkerDiedError
 from pipelines.errors import RunFailedError
-from pipelines.nightly.plan.chunks import Chunk
-from pipelines.nightly.work.decode import (
-    DecodedBatch,
-    DecodeSettings,
-    InputChangedError,
-    decode_chunk,
-    num_batches,
-)
-from pipelines.nightly.work.stages import Stages, extract_batch, failure_of
-from pipelines.nightly.work.waves import Done, Failure, WaveRun
-from ulsdram_core.reasons import Reason
+from pipelines.nightly.plan.chunks import Range
+from pipelines.nightly.work.decode import decode_range
+from pipelines.nightly.work.open_work import OpenWork
+from pipelines.nightly.work.ray_isolation import cause_of, isolate
+from pipelines.nightly.work.stages import BROKEN_DEVICE, Stages, extract_batch, stage
+from pipelines.nightly.work.staging import Receipt
 
 _log = logging.getLogger(__name__)
 _MAP_RETRIES = 3
-_START_ATTEMPTS = 3
-_IDLE_SECONDS = 10.0
-_PATIENCE_SECONDS = 300.0
-_LOOK_SECONDS = 30.0
+_MOST_BLOCKS = 10_000
+_IDLE_PASSES = 3
+# Actors ask for a little less than their share and tasks for next to nothing (how many run at once
+# is bounded by `decode_workers`): where actors fill every place, as after a node's loss, decoding
+# still gets one, and the pipeline cannot wait for itself.
+_OF_ACTOR, _OF_TASK = 0.9, 0.05
 
 
 class WorkerConfig(BaseModel):
@@ -48,7 +53,7 @@ class WorkerConfig(BaseModel):
     model_workers: int = Field(0, ge=0, description="Model actors; 0: one per GPU, else per core.")
     gpus_per_model_worker: float = Field(1.0, gt=0, description="GPU share of one model actor.")
     cpus_per_worker: float = Field(
-        0.5, gt=0, description="CPU share that a worker asks of Ray; fractions avoid deadlock."
+        0.5, gt=0, description="CPU share of a model worker; decoding asks for a twentieth of it."
     )
     decode_workers: int = Field(0, ge=0, description="Decode tasks at once; 0: one per core.")
     batches_per_model_worker: int = Field(
@@ -80,34 +85,97 @@ def pool_sizes(config: WorkerConfig, cluster: dict[str, float], *, num_cores: in
     return PoolSizes(model_workers, config.decode_workers or max(1, num_cores), share)
 
 
-class ModelWorker:
-    """One model in one process; used as a Ray actor."""
+class Watch:
+    """Hears of every batch before it is worked on and after: what was begun twice is suspect."""
 
-    def __init__(self, stages: Stages) -> None:
-        self._stages = stages
-        self._model = stages.model.load()
+    def __init__(self) -> None:
+        self._begun: dict[Range, int] = {}
+        self._failures = 0
 
-    def ready(self) -> str:
-        """Answers with the model's id once it is loaded."""
-        return self._model.model_id
+    def begin(self, piece: Range) -> None:
+        """A worker begins with these rows."""
+        self._failures += piece in self._begun
+        self._begun[piece] = self._begun.get(piece, 0) + 1
 
-    def extract(self, batch: DecodedBatch) -> Done | Failure:
-        """Table rows of a batch, or why there are none."""
-        try:
-            return extract_batch(self._model, batch, self._stages)
-        except Exception as error:  # noqa: BLE001 - the quarantine boundary
-            return failure_of(error)
+    def end(self, piece: Range, *, is_blameless: bool = False) -> None:
+        """They are done, or their worker ends itself for another reason."""
+        self._begun.pop(piece, None)
+        self._failures += is_blameless
+
+    def report(self) -> tuple[list[Range], int]:
+        """What a worker died of twice, and how many died."""
+        return sorted(p for p, count in self._begun.items() if count > 1), self._failures
 
 
-def decode_for_ray(chunk: Chunk, settings: DecodeSettings) -> list[object]:
-    """A small sign of success, then the batches: the driver never fetches pixels."""
-    return [True, *decode_chunk(chunk, settings)]
+def decode_stage(chunks: pa.Table, stages: Any, watch: Any) -> Iterator[pa.Table]:
+    """Chunks in, decoded batches out."""
+    known: Stages = ray.get(stages)
+    for chunk in chunks.to_pylist():
+        start, end = chunk["start"], chunk["end"]
+        batches = decode_range(known.work, (start, end), known.decode)
+        while start < end:
+            ray.get(watch.begin.remote((start, end)))
+            batch = next(batches)
+            ray.get(watch.end.remote((start, end)))
+            yield pack(batch)
+            start = batch.end
+
+
+class ModelStage:
+    """One model in one process: decoded batches in, rows of the extractions table out."""
+
+    def __init__(self, stages: Any, watch: Any) -> None:
+        # pixels are views of what Ray shares between processes, which nobody writes to
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        self._stages: Stages = ray.get(stages)
+        self._watch = watch
+        self._model = self._stages.load_model()
+
+    def __call__(self, packed: pa.Table) -> pa.Table:
+        batch = unpack(packed)
+        piece = batch.start, batch.end
+        ray.get(self._watch.begin.remote(piece))
+        done = extract_batch(
+            self._model, batch, self._stages, on_broken_device=lambda: self._end_process(piece)
+        )
+        ray.get(self._watch.end.remote(piece))
+        return pack(done)
+
+    def _end_process(self, piece: Range) -> None:
+        """A broken device stays broken in this process; another one may have a good one."""
+        ray.get(self._watch.end.remote(piece, is_blameless=True))
+        os._exit(BROKEN_DEVICE)
+
+
+def write_stage(packed: pa.Table, stages: Any) -> pa.Table:
+    """Rows of several batches in, receipts out."""
+    found = [unpack(packed.slice(i, 1)) for i in range(packed.num_rows)]
+    receipts = stage(found, ray.get(stages))
+    return pa.table({"receipt": [receipt.to_json() for receipt in receipts]})
+
+
+def pack(item: Any) -> pa.Table:
+    """One row: the object, and beside it the large buffers that it holds."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(item, protocol=5, buffer_callback=buffers.append)
+    kind = pa.list_(pa.large_binary())
+    return pa.table(
+        {
+            "head": pa.array([head], pa.large_binary()),
+            "buffers": pa.array([[buffer.raw() for buffer in buffers]], kind),
+        }
+    )
+
+
+def unpack(row: pa.Table) -> Any:
+    """The inverse of `pack`; nothing large is copied."""
+    buffers = row["buffers"][0].values
+    views = [buffers[i].as_buffer() for i in range(len(buffers))]
+    return pickle.loads(row["head"][0].as_buffer(), buffers=views)
 
 
 class RayExecutor:
     """The Executor of the nightly job; starts Ray when it is first needed."""
-
-    survives_poison = True
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
@@ -140,20 +208,108 @@ class RayExecutor:
             num_cores = min(num_cores, os.cpu_count() or 1)
         return max(1, num_cores)
 
-    def run(self, waves: WaveRun, stages: Stages) -> None:
+    def run(self, work: OpenWork) -> None:
         """See Executor."""
-        chunk = waves.next_chunk()
-        if chunk is None:
+        if not work.left():
             return
         connect_cluster()
-        loop = _Loop(waves, stages, config=self._config, sizes=self._sizes())
+        idle = 0
+        while work.left():
+            before = work.totals.rows
+            error, suspects = self._one_pass(work)
+            if error is not None:
+                _log.warning("the workers stopped (%s); what they had done is kept", error)
+            share = self._sizes().gpus_per_model_worker
+            isolate(work, suspects, num_gpus=share, pool=self._config)
+            idle = 0 if work.totals.rows > before else idle + 1
+            if idle == _IDLE_PASSES:
+                raise RunFailedError(f"nothing could be extracted in {idle} attempts: {error}")
+
+    def _one_pass(self, work: OpenWork) -> tuple[str | None, list[Range]]:
+        """Work on all that is left; why it stopped before the end, and the rows to blame."""
+        watch = ray.remote(num_cpus=0)(Watch).remote()
+        problem = None
         try:
-            loop.run(chunk)
+            for row in self._dataset(work, watch).iter_rows():
+                work.add(Receipt.from_json(row["receipt"]))
+        except RayError as error:
+            problem = cause_of(error)
         finally:
-            loop.close()
+            work.close()
+        suspects, failures = ray.get(watch.report.remote())
+        for _ in range(max(failures, problem is not None)):
+            work.worker_failed(self._config.max_worker_failures, problem or "")
+        return problem, suspects
+
+    def _dataset(self, work: OpenWork, watch: Any) -> ray.data.Dataset:
+        sizes, config, chunks = self._sizes(), self._config, list(work.chunks())
+        settings = work.stages.decode.chunks
+        stages = ray.put(work.stages)
+        with _context():
+            dataset = ray.data.from_items(
+                [{"start": start, "end": end} for start, end in chunks],
+                override_num_blocks=min(len(chunks), _MOST_BLOCKS),
+            )
+            dataset = dataset.map_batches(
+                decode_stage,
+                fn_args=(stages, watch),
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ray.data.TaskPoolStrategy(size=min(len(chunks), sizes.decode_workers)),
+                num_cpus=_OF_TASK * config.cpus_per_worker,
+                max_retries=1,
+            )
+            dataset = dataset.map_batches(
+                ModelStage,
+                fn_constructor_args=(stages, watch),
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=max(1, sizes.model_workers // 2),
+                    max_size=sizes.model_workers,
+                    initial_size=sizes.model_workers,
+                    max_tasks_in_flight_per_actor=config.batches_per_model_worker,
+                ),
+                num_cpus=_OF_ACTOR * config.cpus_per_worker,
+                num_gpus=sizes.gpus_per_model_worker,
+                max_restarts=1,
+                max_task_retries=1,
+            )
+            return dataset.map_batches(
+                write_stage,
+                fn_args=(stages,),
+                batch_size=max(1, settings.part_rows // settings.batch_rows),
+                batch_format="pyarrow",
+                compute=ray.data.TaskPoolStrategy(size=sizes.decode_workers),
+                num_cpus=_OF_TASK * config.cpus_per_worker,
+                max_retries=1,
+            )
 
     def _sizes(self) -> PoolSizes:
         return pool_sizes(self._config, ray.cluster_resources(), num_cores=self.num_cores())
+
+
+@contextmanager
+def _context() -> Iterator[None]:
+    """Blocks of one row each and no output but ours; a dataset keeps what it was made with."""
+    changed = {
+        "target_max_block_size": 1,
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "actor_init_retry_on_errors": False,
+    }
+    context = ray.data.DataContext.get_current()
+    before = {name: getattr(context, name) for name in changed}
+    for name, value in changed.items():
+        setattr(context, name, value)
+    try:
+        with warnings.catch_warnings():
+            # bounds on restarts and retries have no named parameters yet
+            warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+            yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
 
 
 def _result(ref: Any) -> Any:
@@ -163,229 +319,3 @@ def _result(ref: Any) -> Any:
         raise
     except RayError as error:
         return WorkerDiedError(f"{type(error).__name__}: {error}"[:300])
-
-
-def _places(share: float) -> int:
-    """How many workers of this CPU share the nodes that are up can hold."""
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return sum(int(resources.get("CPU", 0.0) / share) for resources in alive)
-
-
-@dataclass(slots=True)
-class _Worker:
-    actor: Any
-    starting: Any  # the answer to `ready`; None once it came
-    batches: dict[Any, Chunk] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Decoding:
-    chunk: Chunk
-    batches: list[Any]  # references to decoded rows, one per piece
-    pieces: list[Chunk]
-
-
-class _Loop:
-    """The driver's event loop: at most one owner of every row at any time."""
-
-    def __init__(
-        self, waves: WaveRun, stages: Stages, *, config: WorkerConfig, sizes: PoolSizes
-    ) -> None:
-        self._waves = waves
-        self._stages = stages
-        self._config = config
-        self._sizes = sizes
-        self._stages_ref = ray.put(stages)
-        self._settings_ref = ray.put(stages.decode)  # without the model: no torch to import
-        self._decode_task = ray.remote(num_cpus=config.cpus_per_worker, max_retries=0)(
-            decode_for_ray
-        )
-        self._actor_class = ray.remote(
-            num_cpus=config.cpus_per_worker,
-            num_gpus=sizes.gpus_per_model_worker,
-            max_restarts=0,
-            max_task_retries=0,
-        )(ModelWorker)
-        self._workers: list[_Worker] = []
-        self._decoding: dict[Any, _Decoding] = {}
-        self._ready: deque[tuple[Any, Chunk]] = deque()
-        self._most_decoding = sizes.decode_workers
-        self._most_workers = sizes.model_workers
-        self._known_places = _places(config.cpus_per_worker)
-        self._last_moved = self._looked = time.monotonic()
-        self._failed_starts = 0
-        self._has_started = False
-
-    def run(self, chunk: Chunk | None) -> None:
-        """Work until nothing is left; `chunk` is the first one."""
-        while True:
-            while chunk is not None:
-                self._start_decoding(chunk)
-                chunk = self._waves.next_chunk() if self._has_room() else None
-            if not (self._decoding or self._ready or self._num_extracting()):
-                chunk = self._waves.next_chunk()
-                if chunk is None:
-                    return
-                continue
-            self._fill_workers()
-            self._await_one()
-            chunk = self._waves.next_chunk() if self._has_room() else None
-
-    def close(self) -> None:
-        """Let the actors go."""
-        for worker in self._workers:
-            ray.kill(worker.actor)
-
-    def _has_room(self) -> bool:
-        buffered = 2 * self._sizes.model_workers * self._config.batches_per_model_worker
-        return len(self._decoding) < self._most_decoding and len(self._ready) < buffered
-
-    def _num_extracting(self) -> int:
-        return sum(len(worker.batches) for worker in self._workers)
-
-    def _start_decoding(self, chunk: Chunk) -> None:
-        count = num_batches(chunk, self._stages.decode)
-        sign, *batches = self._decode_task.options(num_returns=count + 1).remote(
-            chunk, self._settings_ref
-        )
-        pieces = chunk.slices(self._stages.decode.chunks.batch_rows)
-        self._decoding[sign] = _Decoding(chunk, batches, pieces)
-
-    def _fill_workers(self) -> None:
-        """Hand ready batches to the actors that have least; replace actors that died."""
-        self._grow_again()
-        while len(self._workers) < self._most_workers and (self._ready or self._decoding):
-            actor = self._actor_class.remote(self._stages_ref)
-            self._workers.append(_Worker(actor, actor.ready.remote()))
-        while self._ready:
-            ref, piece = self._ready[0]
-            able = [worker for worker in self._workers if self._may_take(worker, piece)]
-            if not able:
-                return
-            worker = min(able, key=lambda w: len(w.batches))
-            self._ready.popleft()
-            worker.batches[worker.actor.extract.remote(ref)] = piece
-
-    def _may_take(self, worker: _Worker, piece: Chunk) -> bool:
-        """A row by itself is a suspect: it gets an actor to itself, so that no other is blamed."""
-        if worker.starting is not None or any(len(other) == 1 for other in worker.batches.values()):
-            return False
-        most = 1 if len(piece) == 1 else self._config.batches_per_model_worker
-        return len(worker.batches) < most
-
-    def _await_one(self) -> None:
-        starting = {w.starting: w for w in self._workers if w.starting is not None}
-        extracting = {ref: w for w in self._workers for ref in w.batches}
-        refs = [*self._decoding, *starting, *extracting]
-        done, _ = ray.wait(refs, num_returns=1, timeout=_IDLE_SECONDS)
-        if done:
-            self._last_moved = time.monotonic()
-        elif self._is_starved():
-            self._make_room()
-        for ref in done:
-            if ref in self._decoding:
-                self._decoded(ref)
-            elif ref in starting:
-                self._started(starting[ref])
-            else:
-                self._extracted(extracting[ref], ref)
-
-    def _is_starved(self) -> bool:
-        """Whether models that are up have nothing to do, for decoding gets no place."""
-        is_up = any(worker.starting is None for worker in self._workers)
-        return bool(self._decoding) and is_up and not (self._ready or self._num_extracting())
-
-    def _make_room(self) -> None:
-        """Leave a place for decoding where actors ask for all there are, as after a node's loss.
-
-        Without a loss only after a long wait: a cluster that grows on demand may be growing.
-        """
-        places = _places(self._config.cpus_per_worker)
-        waited = time.monotonic() - self._last_moved
-        if places >= self._known_places and waited < _PATIENCE_SECONDS:
-            return
-        self._most_workers = max(1, min(self._sizes.model_workers, places - 1))
-        idle = sorted(
-            (worker for worker in self._workers if not worker.batches),
-            key=lambda worker: worker.starting is None,  # those that wait for a place go first
-        )
-        surplus = max(0, len(self._workers) - self._most_workers)
-        for worker in idle[:surplus]:
-            _log.warning("the cluster has %d places: a model worker makes room", places)
-            self._workers.remove(worker)
-            ray.kill(worker.actor)
-
-    def _grow_again(self) -> None:
-        """Use the places of nodes that came (back)."""
-        now = time.monotonic()
-        if self._most_workers < self._sizes.model_workers and now - self._looked > _LOOK_SECONDS:
-            self._looked = now
-            places = _places(self._config.cpus_per_worker)
-            self._known_places = max(self._known_places, places)
-            grown = min(self._sizes.model_workers, places - 1)
-            self._most_workers = max(self._most_workers, grown)
-
-    def _started(self, worker: _Worker) -> None:
-        try:
-            self._stages.check_model(ray.get(worker.starting))
-            worker.starting = None
-            self._has_started = True
-        except RayError as error:
-            self._workers.remove(worker)
-            self._failed_starts += 1
-            if self._has_started:  # the model loads: it is the machine, as when a node is lost
-                self._waves.totals.worker_failures += 1
-                self._check_failures()
-            elif self._failed_starts >= _START_ATTEMPTS:
-                raise RunFailedError(f"no model worker could start: {error}") from error
-
-    def _decoded(self, sign: Any) -> None:
-        decoding = self._decoding.pop(sign)
-        try:
-            ray.get(sign)
-        except InputChangedError as error:
-            self._waves.input_changed(error)
-        except RayError as error:
-            self._fail(decoding.chunk, error)
-        else:
-            self._ready.extend(zip(decoding.batches, decoding.pieces, strict=True))
-
-    def _extracted(self, worker: _Worker, ref: Any) -> None:
-        piece = worker.batches.pop(ref)
-        try:
-            outcome = ray.get(ref)
-        except RayError as error:
-            self._fail(piece, error)
-            if isinstance(error, RayActorError) and worker in self._workers:
-                self._workers.remove(worker)
-                # its other batches were lost with it
-                for other in worker.batches.values():
-                    self._fail(other, error)
-            return
-        if isinstance(outcome, Failure):
-            self._waves.failed(piece, outcome)
-        else:
-            self._waves.finished(piece, outcome)
-        self._check_failures()
-
-    def _fail(self, chunk: Chunk, error: RayError) -> None:
-        """Give a chunk back; out of memory also means: less at once."""
-        if isinstance(error, RayTaskError):
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            self._waves.failed(chunk, failure_of(cause))
-            return
-        # Ray's text for any death speaks of the OOM killer as a possibility: that says nothing
-        if isinstance(error, OutOfMemoryError) or "low on memory" in str(error):
-            self._most_decoding = max(1, self._most_decoding // 2)
-            self._waves.failed(chunk, Failure(Reason.OUT_OF_MEMORY, "the node ran out of memory"))
-        else:
-            detail = f"its worker died ({type(error).__name__})"
-            self._waves.failed(chunk, Failure(Reason.POISON_ROW, detail))
-
-    def _check_failures(self) -> None:
-        failures = self._waves.totals.worker_failures
-        if failures > self._config.max_worker_failures:
-            raise RunFailedError(
-                f"{failures} workers failed, expected at most "
-                f"{self._config.max_worker_failures}; look at the workers' logs"
-            )

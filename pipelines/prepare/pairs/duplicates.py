@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.lake.storage import Storage
+from ulsdram_core.frozen import Frozen
 
 # Blocks that must agree: three of them leave keys of 64 * 3 / (max_distance + 3) bits.
 _AGREEING = 3
@@ -34,10 +35,8 @@ _NEAR_ROW = np.dtype(
 )
 
 
-class DuplicateConfig(BaseModel):
+class DuplicateConfig(Frozen):
     """What counts as a duplicate, and what finding it may cost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_distance: int = Field(
         6, ge=0, le=8, description="differing bits of the perceptual hashes of one picture's copies"

@@ -10,10 +10,11 @@ from operator import or_
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.lake.digests import digest
 from ulsdram_core.errors import PictureError
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.image import ImageConfig, decode_picture
 
 _TRACE = ImageConfig(size=72)
@@ -44,10 +45,8 @@ class Noise(StrEnum):
     MISMATCH = "mismatch"
 
 
-class NoiseConfig(BaseModel):
+class NoiseConfig(Frozen):
     """Limits below which a pair is noise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_words: int = Field(
         2, ge=1, description="distinct words (or characters without spaces) in all texts together"

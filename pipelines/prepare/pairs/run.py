@@ -9,16 +9,16 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from pipelines.cluster.tasks import Item, MapTasks, Result, WorkerDiedError
+from pipelines.cluster.tasks import MapTasks, WorkerDiedError, results
 from pipelines.errors import RunFailedError
 from pipelines.lake.inputs import list_inputs
 from pipelines.lake.kinds import check_apart
@@ -36,7 +36,6 @@ from pipelines.prepare.pairs.spread import (
     JoinTask,
     cut_rows,
     join_rows,
-    put_table,
     read_table,
 )
 from pipelines.prepare.pairs.verdicts import Verdicts, decide
@@ -47,15 +46,15 @@ from pipelines.prepare.publishing import (
     Publication,
 )
 from pipelines.prepare.title_groups import SPLITS
+from pipelines.prepare.writing import put_table
+from ulsdram_core.frozen import Frozen
 
 REJECTED_FILE = "rejected.parquet"
 _log = logging.getLogger(__name__)
 
 
-class PairConfig(BaseModel):
+class PairConfig(Frozen):
     """How pairs are prepared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     columns: Columns = Field(default_factory=Columns, description="columns of the products table")
     sources: tuple[str, ...] = Field(("title",), description="texts of a pair")
@@ -96,7 +95,7 @@ def prepare_pairs(request: PairRequest, map_tasks: MapTasks) -> dict[str, Any]:
     try:
         work = draft.join("_work")
         tasks, schema = _open_input(request, work)
-        rows = sum(_mapped(map_tasks, scan_group, tasks))
+        rows = sum(results(map_tasks(scan_group, tasks)))
         _log.info("%d rows in %d row groups traced", rows, len(tasks))
         traces = StoredTraces(tuple(task.traces for task in tasks), rows)
         groups = _find_groups(traces, request.config, map_tasks)
@@ -121,15 +120,6 @@ def prepare_pairs(request: PairRequest, map_tasks: MapTasks) -> dict[str, Any]:
         publication.discard()
         raise
     return {"output": request.output.uri, **report}
-
-
-def _mapped(
-    map_tasks: MapTasks, function: Callable[[Item], Result], items: Sequence[Item]
-) -> Iterator[Result]:
-    for item, found in map_tasks(function, items):
-        if isinstance(found, WorkerDiedError):
-            raise RunFailedError(f"{item} could not be worked on: {found}")
-        yield found
 
 
 def _open_input(request: PairRequest, work: Storage) -> tuple[list[GroupTask], pa.Schema]:
@@ -277,14 +267,14 @@ def _write(
     """Write the output's files and the rows left out; counts by split and reason."""
     counts: Counter[str] = Counter()
     pieces: list[Storage] = []
-    for cut in _mapped(map_tasks, cut_rows, cuts):
+    for cut in results(map_tasks(cut_rows, cuts)):
         counts.update(cut.counts)
         pieces += cut.pieces
     joins = [
         JoinTask(bucket, draft, path, tuple(pieces), cuts[0].schema)
         for bucket, path in enumerate(files)
     ]
-    for found in _mapped(map_tasks, join_rows, joins):
+    for found in results(map_tasks(join_rows, joins)):
         counts.update(found)
     rejected = [read_table(cut.rejected) for cut in cuts]
     put_table(pa.concat_tables([REJECTED.empty_table(), *rejected]), draft.join(REJECTED_FILE))

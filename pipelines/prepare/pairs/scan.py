@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.labelled.columns import encoded_pictures
+from pipelines.labelled.columns import encoded_pictures, texts_of
 from pipelines.lake.digests import digest
 from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.tables import Columns, id_digest
@@ -25,9 +24,9 @@ from pipelines.prepare.pairs.noise import (
     trace_picture,
     words_of,
 )
+from pipelines.prepare.writing import put_table
 from ulsdram_core.eclip.embedder import Embedder
-from ulsdram_core.errors import PictureError
-from ulsdram_core.image import decode_picture
+from ulsdram_core.image import decode_usable
 from ulsdram_core.schema import DecodedProduct
 
 SCHEMA = pa.schema(
@@ -117,9 +116,7 @@ class GroupTask:
 def scan_group(task: GroupTask) -> int:
     """Trace the rows of a group and store the traces; returns their number."""
     traces = retrying(lambda: _trace_group(task))
-    sink = pa.BufferOutputStream()
-    pq.write_table(traces, sink, compression="zstd")
-    retrying(lambda: task.traces.write_bytes(sink.getvalue().to_pybytes()))
+    put_table(traces, task.traces)
     return traces.num_rows
 
 
@@ -147,7 +144,7 @@ def trace_rows(rows: pa.Table, settings: ScanSettings, *, first_row: int = 0) ->
 def _trace_row(record: Mapping[str, Any], settings: ScanSettings) -> dict[str, Any]:
     columns = settings.columns
     product_id = record.get(columns.product_id)
-    words = words_of(" ".join(_texts(record, settings).values()))
+    words = words_of(" ".join(texts_of(record, columns, settings.sources).values()))
     pictures = encoded_pictures(record, (columns.image or "", columns.images or ""))
     trace: PictureTrace | None = None
     problem: str | None = "no_picture"
@@ -179,12 +176,6 @@ def _trace_row(record: Mapping[str, Any], settings: ScanSettings) -> dict[str, A
     }
 
 
-def _texts(record: Mapping[str, Any], settings: ScanSettings) -> dict[str, str]:
-    names = settings.columns.sources
-    found = {source: record.get(names.get(source, source)) for source in settings.sources}
-    return {source: text for source, text in found.items() if text}
-
-
 def _pair(name: str, data: bytes) -> dict[str, int]:
     high, low = _halves(data)
     return {f"{name}_hi": high, f"{name}_lo": low}
@@ -204,26 +195,15 @@ def _measure(
     usable = [place for place, trace in enumerate(found) if trace["is_usable"]]
     for start in range(0, len(usable), _MODEL_ROWS):
         places = usable[start : start + _MODEL_ROWS]
-        products = [
-            DecodedProduct(
-                str(place), _texts(records[place], settings),
-                _pixels(encoded_pictures(records[place], columns), embedder),
-            )
-            for place in places
-        ]  # fmt: skip
+        products = []
+        for place in places:
+            shown = encoded_pictures(records[place], columns)
+            pictures, _ = decode_usable(shown, embedder.parts.config.image)
+            texts = texts_of(records[place], settings.columns, settings.sources)
+            products.append(DecodedProduct(str(place), texts, tuple(pictures)))
         vectors = embedder.embed(products)
         for place, score in zip(places, (vectors.text * vectors.picture).sum(1), strict=True):
             found[place]["similarity"] = float(score)
-
-
-def _pixels(pictures: Sequence[bytes], embedder: Embedder) -> tuple[np.ndarray, ...]:
-    decoded = []
-    for data in pictures:
-        try:
-            decoded.append(decode_picture(data, embedder.parts.config.image))
-        except PictureError:
-            continue
-    return tuple(decoded)
 
 
 @lru_cache(maxsize=1)

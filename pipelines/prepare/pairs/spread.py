@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipelines.lake.storage import Storage, retrying
 from pipelines.prepare.pairs.scan import READ_ROWS, GroupTask
-from pipelines.prepare.writing import RowGroupWriter
+from pipelines.prepare.writing import RowGroupWriter, put_table
 
 CATALOG = "catalog_id"
 REJECTED = pa.schema([("product_id", pa.string()), ("split", pa.string()), ("reason", pa.string())])
@@ -174,10 +174,3 @@ def read_table(place: Storage) -> pa.Table:
     """A small stored table."""
     with place.arrow.open_input_file(place.path) as stream:
         return pq.read_table(stream)
-
-
-def put_table(rows: pa.Table, place: Storage) -> None:
-    """Store a small table whole."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd")
-    retrying(lambda: place.write_bytes(sink.getvalue().to_pybytes()))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
 from safetensors.torch import load_file
 
 from pipelines.cluster.connect import connect_cluster
@@ -24,6 +23,7 @@ from pipelines.train.eclip.table import open_recipe_pairs
 from pipelines.train.eclip.worker import pretrain_worker
 from pipelines.train.runs import (
     RunRequest,
+    differences,
     fingerprint_of,
     finished_summary,
     model_version,
@@ -114,35 +114,15 @@ def starting_encoders(request: PretrainRequest, table: LabelledTable | None) -> 
 
 def _check_config(found: EclipConfig, wanted: EclipConfig, place: Storage) -> None:
     """Refuse a recipe that is not the model's: pictures and embeddings would have two sizes."""
-    given, expected = _leaves(found), _leaves(wanted)
-    names = [
-        name
-        for name in sorted(given.keys() | expected.keys())
-        if name not in _ONLY_AT_THE_START and given.get(name) != expected.get(name)
-    ]
-    if names:
+    documents = (config.model_dump(mode="json") for config in (found, wanted))
+    if unlike := sorted(differences(*documents, ignored=_ONLY_AT_THE_START)):
+        has = ", ".join(f"{name}={json.dumps(value)}" for name, value, _ in unlike)
+        told = ", ".join(f"{name}={json.dumps(value)}" for name, _, value in unlike)
+        options = " ".join(f"--set {name}={json.dumps(value)}" for name, value, _ in unlike)
         raise ValueError(
-            f"--init-from {place.uri} has {_shown(given, names)}, expected "
-            f"{_shown(expected, names)} as in the recipe; add "
-            + " ".join(f"--set {name}={json.dumps(given.get(name))}" for name in names)
-            + " or start from another model"
+            f"--init-from {place.uri} has {has}, expected {told} as in the recipe; add {options} "
+            "or start from another model"
         )
-
-
-def _leaves(config: BaseModel) -> dict[str, Any]:
-    """Return every value of a config by its dotted name."""
-    found: dict[str, Any] = {}
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        if isinstance(value, BaseModel):
-            found |= {f"{name}.{key}": leaf for key, leaf in _leaves(value).items()}
-        else:
-            found[name] = value
-    return found
-
-
-def _shown(leaves: dict[str, Any], names: list[str]) -> str:
-    return ", ".join(f"{name}={json.dumps(leaves.get(name))}" for name in names)
 
 
 def pretrain_fingerprint(request: PretrainRequest, tables: dict[str, LabelledTable]) -> str:

@@ -1,10 +1,8 @@
 """Tables of pairs: a products table of which text, picture and catalogue id are read."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import pyarrow as pa
 
+from pipelines.labelled.columns import texts_of
 from pipelines.labelled.pixels import PIXELS, pixel_arrays
 from pipelines.labelled.table import LabelledTable, TableError, footers, parquet_files, text_columns
 from pipelines.lake.storage import Storage
@@ -20,12 +18,8 @@ def open_pairs(
 ) -> LabelledTable:
     """Check one split of a folder; gold is not needed. `extra` columns are read where present."""
     place = data.join(split)
-    files = parquet_files(place)
-    if not files:
-        raise TableError(
-            f"found no Parquet files in {place.uri}, expected pairs of text and picture; run "
-            "jobs/prepare.py pairs"
-        )
+    wanted = "pairs of text and picture; run jobs/prepare.py pairs"
+    files = parquet_files(place, wanted=wanted)
     schema, num_rows = footers(place, files)
     texts = text_columns(place, schema, columns, sources)
     chosen = (columns.image, columns.images)
@@ -69,26 +63,16 @@ def open_recipe_pairs(data: Storage, split: str, recipe: EclipRecipe) -> Labelle
     return table
 
 
-def texts_of(row: Mapping[str, Any], table: LabelledTable) -> dict[str, str]:
-    """Return a row's texts by source."""
-    names = table.columns.sources
-    found = {source: row.get(names.get(source, source)) for source in table.sources}
-    return {source: text for source, text in found.items() if text is not None}
-
-
 def pairs_of_rows(
-    rows: pa.Table,
-    table: LabelledTable,
-    text: TextProcessor,
-    *,
-    size: int,
-    catalog_column: str | None,
+    rows: pa.Table, table: LabelledTable, text: TextProcessor, recipe: EclipRecipe
 ) -> list[Pair | None]:
     """Return decoded rows as pairs, in order; None where text or picture cannot be used."""
     pairs = []
     for row in rows.to_pylist():
-        product = Product(str(row[table.columns.product_id]), texts_of(row, table))
-        catalog = row.get(catalog_column or "")
-        pixels = pixel_arrays(row.get(PIXELS), size)
+        product = Product(
+            str(row[table.columns.product_id]), texts_of(row, table.columns, table.sources)
+        )
+        catalog = row.get(recipe.catalog_column or "")
+        pixels = pixel_arrays(row.get(PIXELS), recipe.image.size)
         pairs.append(make_pair(product, pixels, text, None if catalog is None else str(catalog)))
     return pairs

@@ -132,14 +132,7 @@ class PretrainWorker:
 
     def _pairs(self, rows: pa.Table, table: LabelledTable) -> list[Pair | None]:
         """Return pairs in order, None for rows that cannot be used."""
-        recipe = self.settings.recipe
-        return pairs_of_rows(
-            rows,
-            table,
-            self.text,
-            size=recipe.image.size,
-            catalog_column=recipe.catalog_column,
-        )
+        return pairs_of_rows(rows, table, self.text, self.settings.recipe)
 
     def _train(self, batch: list[Pair | None]) -> BatchLoss:
         place = self.place

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipelines.command.recipes import TRAINING, read_recipe
 from pipelines.labelled.label_config import LabelConfig
 from pipelines.train.runs import CourseConfig, RunRecipe
 from ulsdram_core.fit.fitting import FitConfig
+from ulsdram_core.frozen import Frozen
 from ulsdram_core.method.model import ModelConfig
 from ulsdram_core.pairs import RangeConfig
 
@@ -24,10 +25,8 @@ class ExtractorCourse(CourseConfig):
     )
 
 
-class CalibrationConfig(BaseModel):
+class CalibrationConfig(Frozen):
     """What is settled on the validation split after training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     choose_threshold: bool = Field(
         False, description="take the S_thr with the best validation F1 instead of the recipe's"

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pipelines.labelled.label_config import LabelConfig
 from pipelines.labelled.table import LabelledTable, TableError, learn_labels
 from pipelines.lake.storage import Storage
 from pipelines.train.extractor.recipe import Recipe
+from pipelines.train.runs import differences
 from ulsdram_core.checkpoint import check_model_target, load_model
 from ulsdram_core.eclip.bridge import assemble_from_eclip
 from ulsdram_core.eclip.parts import load_eclip
@@ -108,7 +108,7 @@ def _check_same_build(recipe: Recipe, found: ExtractorConfig, init_from: Storage
     """Refuse a recipe that describes another model than the one whose weights it starts from."""
     wanted = extractor_config(recipe).model_dump(mode="json", include=set(COMPARED))
     given = found.model_dump(mode="json", include=set(COMPARED))
-    different = list(_differences(given, wanted))
+    different = list(differences(given, wanted, ignored=NOT_COMPARED))
     if not different:
         return
     told = ", ".join(f"{key} = {_toml(old)} (recipe: {_toml(new)})" for key, old, new in different)
@@ -117,17 +117,6 @@ def _check_same_build(recipe: Recipe, found: ExtractorConfig, init_from: Storage
         f"--init-from {init_from.uri} has {told}, expected a model built as the recipe says; "
         f"keep the model's with {options}, or train without --init-from"
     )
-
-
-def _differences(found: Any, expected: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (key, found, expected) wherever two nested documents differ."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for name in dict.fromkeys([*found, *expected]):
-            inner = f"{key}.{name}" if key else name
-            if inner not in NOT_COMPARED:
-                yield from _differences(found.get(name), expected.get(name), inner)
-    elif found != expected:
-        yield key, found, expected
 
 
 def _toml(value: Any) -> str:

@@ -7,14 +7,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import ray.train
 import torch
 import torch.distributed as dist
 from ray.train.torch import get_device, prepare_model
 
-from pipelines.labelled.pixels import products_with_pixels
-from pipelines.labelled.table import LabelledTable
+from pipelines.evaluate.scoring import extract_rows
 from pipelines.train.extractor.feed import Feed, FeedConfig
 from pipelines.train.extractor.recipe import Recipe
 from pipelines.train.extractor.state import TrainPlace
@@ -29,7 +27,6 @@ from ulsdram_core.metrics import ExtractionMetrics
 from ulsdram_core.parts import ModelParts
 from ulsdram_core.precision import choose_precision
 from ulsdram_core.process import tune_process
-from ulsdram_core.schema import DecodedProduct
 from ulsdram_core.text import TextProcessor
 
 _log = logging.getLogger(__name__)
@@ -219,7 +216,8 @@ class Worker:
         metrics = ExtractionMetrics()
         for number, rows in enumerate(shard_tables("valid", VALID_BATCH)):
             if number % self.world == self.rank:
-                score_rows(rows, self.settings.valid, extractor, metrics)
+                for product, extraction in extract_rows(rows, self.settings.valid, extractor):
+                    metrics.update(product.gold or (), extraction)
         merged = self._merge(metrics)
         figures = merged.compute()
         return {
@@ -232,10 +230,10 @@ class Worker:
         if self.world == 1:
             return metrics
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, metrics.to_dict())
+        dist.all_gather_object(found, metrics)
         merged = ExtractionMetrics()
-        for counts in found:
-            merged.merge(ExtractionMetrics.from_dict(counts))
+        for part in found:
+            merged.merge(part)
         return merged
 
     def _report(self) -> None:
@@ -253,14 +251,3 @@ class Worker:
                 mean=self.mean,
             ),
         )
-
-
-def score_rows(
-    rows: pa.Table, table: LabelledTable, extractor: Extractor, metrics: ExtractionMetrics
-) -> None:
-    """Extract decoded rows and count them against their gold."""
-    size = extractor.config.image.size if extractor.config.image else 1
-    labelled = products_with_pixels(rows, table, size)
-    decoded = [DecodedProduct(p.product_id, p.texts, pixels, p.category) for p, pixels in labelled]
-    for (product, _), extraction in zip(labelled, extractor.extract_decoded(decoded), strict=True):
-        metrics.update(product.gold or (), extraction)

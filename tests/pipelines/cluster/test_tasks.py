@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from pipelines.cluster.tasks import WorkerDiedError, map_here, map_tasks
+from pipelines.cluster.tasks import WorkerDiedError, map_here, map_tasks, results
+from pipelines.errors import RunFailedError
 
 
 def double(number: int) -> int:
@@ -61,3 +62,10 @@ def test_an_error_of_the_function_rises_and_ends_the_others(tmp_path):
         list(map_tasks(work, [0, 1]))
     assert time.monotonic() - started < 15
     assert not (tmp_path / "late").exists()
+
+
+def test_a_worker_that_died_fails_the_run():
+    mapped = results([("one", 1), ("two", WorkerDiedError("gone"))])
+    assert next(mapped) == 1
+    with pytest.raises(RunFailedError, match="two could not be worked on: gone"):
+        next(mapped)

@@ -39,7 +39,7 @@ LOADERS = {
             "unknown key pretrain.epoch; did you mean pretrain.epochs?",
         ),
         ("eclip_tiny", "run.pool_pairs=1", "run.pool_pairs is 1, expected greater than or equal"),
-        ("nightly", "wave.rows=1", "unknown key wave; did you mean waves?"),
+        ("nightly", "chunk.rows=1", "unknown key chunk; did you mean chunks?"),
         ("nightly", "gate.zzz=1", "unknown key gate.zzz; gate has min_rows, "),
         ("nightly", "executor=rai", "executor is 'rai', expected 'ray' or 'local'"),
         ("benchmark", "settings.epoch=1", "unknown key settings.epoch; did you mean settings.epo"),

@@ -33,6 +33,7 @@ class DictionarySource:
     put_in_place: str = ""  # the version that is found when the model is loaded
     loads: str = ""  # a file that gets a line whenever the model is loaded
     die_once: str = ""
+    break_device: str = ""  # a file: the first process to call the model has a broken device
     cost: float = 0.0  # seconds of computing per product
 
     def facts(self, cache: Storage) -> ModelFacts:  # noqa: ARG002 - nothing to remember
@@ -49,13 +50,24 @@ class DictionarySource:
 class DictionaryModel:
     def __init__(self, source: DictionarySource) -> None:
         self._source = source
+        self._is_broken = False
         self.model_id = f"dictionary-{source.put_in_place or source.version}"
 
     def extract_decoded(self, products: Sequence[DecodedProduct]) -> list[Extraction]:
         if self._source.die_once and not Path(self._source.die_once).exists():
             Path(self._source.die_once).touch()
             os._exit(9)
+        self._check_device()
         return [self._extract(product) for product in products]
+
+    def _check_device(self) -> None:
+        """As a CUDA context that an error has spoilt: whatever it is asked, it fails."""
+        broken = Path(self._source.break_device)
+        if self._source.break_device and not broken.exists():
+            broken.touch()
+            self._is_broken = True
+        if self._is_broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     def _extract(self, product: DecodedProduct) -> Extraction:
         until = time.process_time() + self._source.cost

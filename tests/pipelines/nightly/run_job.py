@@ -21,8 +21,8 @@ SMALL = {
     "executor": "local",
     "num_buckets": 4,
     "normalization": None,
-    "chunks": {"rows": 32, "batch_rows": 8},
-    "waves": {"rows": 50},
+    "chunks": {"rows": 32, "batch_rows": 8, "part_rows": 8},
+    "attempts": {"receipt_seconds": 0.0},
     "gate": {
         "max_quarantine_rate": 1.0,
         "max_null_rate": 1.0,
@@ -37,7 +37,7 @@ SMALL = {
 
 
 def small_config(**changes) -> NightlyConfig:
-    """Small sizes, so that a hundred rows make several waves."""
+    """Small sizes, so that a hundred rows make several parts."""
     return NightlyConfig(**{**SMALL, **changes})
 
 

@@ -15,7 +15,8 @@ from pipelines.nightly.crash import CRASH_POINTS
 FAST = (
     "during_scan",
     "before_plan_saved",
-    "after_first_wave_file",
+    "before_first_receipt",
+    "during_merge",
     "during_rewrite",
     "before_commit",
     "after_commit",
@@ -54,7 +55,7 @@ class Lake:
 def second_night() -> list[dict]:
     """Changed, new, vanished, duplicate and keyless rows."""
     rows = products(COUNT)
-    for number in range(20, 145):  # enough for several waves
+    for number in range(20, 145):  # enough for several parts
         rows[number] = product(number, title=f"black wool coat {number}")
     rows[150] = product(150, image=b"no picture")
     rows += [product(500), product(7, title="red leather bag"), product(8, product_id=None)]
@@ -118,7 +119,7 @@ def test_crash_after_crash(make_lake):
     """The same table through eight crashes in a row, each at a later point."""
     lake = make_lake("local")
     lake.copy("often")
-    for point in (*FAST[:3], "after_middle_wave", "in_last_wave", *FAST[3:]):
+    for point in (*FAST[:3], "after_middle_receipt", "before_last_receipt", *FAST[3:]):
         assert lake.call("often").run_apart(crash_at=point) == KILLED, point
     lake.call("often").run()
     assert_same_tables(lake.place("often"), lake.place("expected"))

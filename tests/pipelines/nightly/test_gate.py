@@ -155,3 +155,11 @@ def test_statistics_of_table_rows():
     assert found.status == {"ok": 1, "degraded": 1, "quarantined": 1}
     assert found.reason == {"no_picture": 1, "empty_text": 1}
     assert found.attribute_rates() == {"color": 1.0, "size": 0.5}
+
+
+def test_counts_of_several_ranges_add_up():
+    whole, first, second = (
+        RunStatistics(3 * n, n, {"ok": n}, {"empty_text": n}, {"color": n}, n) for n in (3, 1, 2)
+    )
+    first.merge(second)
+    assert first == whole

@@ -330,6 +330,6 @@ def test_a_webhook_that_does_not_answer_changes_nothing(lake, run_night):
 
 def test_same_content_whatever_the_sizes(lake, output, run_night, tmp_path):
     run_night(lake)
-    sizes = small_config(chunks={"rows": 7, "batch_rows": 3, "row_groups": 2}, waves={"rows": 1000})
+    sizes = small_config(chunks={"rows": 7, "batch_rows": 3, "row_groups": 2})
     run_night(lake, output=tmp_path / "other", config=sizes)
     assert_same_tables(Storage.of(tmp_path / "other"), output)

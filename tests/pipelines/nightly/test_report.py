@@ -60,7 +60,7 @@ def test_labels_are_escaped():
 def test_an_attribute_name_does_not_break_the_table_of_checks():
     check = {**CHECK, "name": "drift:a|<b>"}
     text = markdown({"run_id": "r", "state": "failed", "gate": [check]})
-    assert r"| drift:a\|&lt;b> | 0.100 | 0.050 | FAILED |  |" in text
+    assert r"| drift:a\|&lt;b> | 0.100 | 0.050 | failed |  |" in text
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

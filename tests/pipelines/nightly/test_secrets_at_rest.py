@@ -78,5 +78,5 @@ def test_nor_when_the_gate_refuses_and_plan_and_reports_stay(secret_lake, tmp_pa
 @pytest.mark.parametrize("name", ["webhook", "push_gateway"])
 def test_a_wrong_address_is_refused_and_not_shown(name, address):
     with pytest.raises(ValueError, match=f"{name}: .*expected an address") as error:
-        load_nightly_config(None, [f"{name}={address}"])
+        load_nightly_config(overrides=[f"{name}={address}"])
     assert PASSWORD not in str(error.value)

@@ -29,9 +29,9 @@ def test_overrides_reach_into_sections():
     [
         ('kind = "train"', [], "has kind 'train', expected 'nightly'"),
         ("kind =", [], "is not TOML"),
-        ('kind = "nightly"', ["waves.row=1"], "unknown key waves.row; did you mean waves.rows?"),
-        ('kind = "nightly"', ["waves.rows=0"], "waves.rows is 0, expected greater"),
-        ('kind = "nightly"', ["waves"], "expected key=value"),
+        ('kind = "nightly"', ["chunks.row=1"], "unknown key chunks.row; did you mean chunks.rows?"),
+        ('kind = "nightly"', ["chunks.rows=0"], "chunks.rows is 0, expected greater"),
+        ('kind = "nightly"', ["chunks"], "expected key=value"),
         (
             'kind = "nightly"',
             ["num_buckets.x=1"],

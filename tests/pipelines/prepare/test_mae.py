@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from pipelines.prepare.mae import MaeError, parse_mae_item, read_mae
-from pipelines.prepare.rows import Problem
-from ulsdram_core.reasons import Reason
+from pipelines.prepare.mae import parse_mae_item, read_mae
+from pipelines.prepare.rows import Problem, RowError
 from ulsdram_core.schema import GoldSpan
 
 ITEM = {
@@ -132,39 +131,32 @@ def test_whole_item():
     assert item.texts == {"title": "Blue Jeans", "description": "Soft  cotton"}
     assert item.pictures == ("a/1.jpg", "a/2.jpg")
     assert item.specs == (("Color", "Blue"), ("Material", "Cotton"))
-    assert item.reasons == ()
-
-
-def test_clean_texts_where_given():
-    assert parse_mae_item(PARSED_ITEM, clean=True).texts["description"] == "soft cotton"
-    item = {"title": "Blue", "clean_title": ""}
-    assert parse_mae_item(item, clean=True).texts == {"title": "Blue"}
+    assert not item.is_mistyped
 
 
 @pytest.mark.parametrize(
-    ("item", "reasons"),
+    ("item", "is_mistyped"),
     [
-        ({}, (Reason.NULL_ID, Reason.EMPTY_TEXT, Reason.NO_PICTURE)),
-        (PARSED_ITEM | {"images": None}, (Reason.NO_PICTURE,)),
-        (PARSED_ITEM | {"images": []}, (Reason.NO_PICTURE,)),
-        (PARSED_ITEM | {"images": {"a": 1}}, (Reason.WRONG_TYPE, Reason.NO_PICTURE)),
-        (PARSED_ITEM | {"images": ["a.jpg", None]}, (Reason.WRONG_TYPE,)),
-        (PARSED_ITEM | {"specs": ["Color"]}, (Reason.WRONG_TYPE,)),
-        (PARSED_ITEM | {"specs": None}, ()),
-        (PARSED_ITEM | {"title": 3}, (Reason.WRONG_TYPE,)),
-        (PARSED_ITEM | {"title": " ", "text": ""}, (Reason.EMPTY_TEXT,)),
-        (PARSED_ITEM | {"diffbotUri": None}, (Reason.NULL_ID,)),
+        ({}, False),
+        (PARSED_ITEM | {"images": None}, False),
+        (PARSED_ITEM | {"images": {"a": 1}}, True),
+        (PARSED_ITEM | {"images": ["a.jpg", None]}, True),
+        (PARSED_ITEM | {"specs": ["Color"]}, True),
+        (PARSED_ITEM | {"specs": None}, False),
+        (PARSED_ITEM | {"title": 3}, True),
+        (PARSED_ITEM | {"title": " ", "text": ""}, False),
+        (PARSED_ITEM | {"diffbotUri": None}, False),
     ],
 )
-def test_what_an_item_lacks_is_named(item, reasons):
-    assert parse_mae_item(item).reasons == reasons
+def test_another_type_is_noted(item, is_mistyped):
+    assert parse_mae_item(item).is_mistyped == is_mistyped
 
 
 def test_specs_become_pairs():
     specs = {"Size": 10, "Color": ["Blue", "Navy", "Blue"], " ": "x", "Fit": "  ", "Sold": True}
     item = parse_mae_item(PARSED_ITEM | {"specs": specs})
     assert item.specs == (("Size", "10"), ("Color", "Blue"), ("Color", "Navy"))
-    assert item.reasons == (Reason.WRONG_TYPE,)
+    assert item.is_mistyped
 
 
 def test_one_picture_may_be_a_bare_path():
@@ -173,5 +165,5 @@ def test_one_picture_may_be_a_bare_path():
 
 @pytest.mark.parametrize("item", [None, [], "x", 3])
 def test_anything_but_an_object_is_an_error(item):
-    with pytest.raises(MaeError, match="expected a JSON object"):
+    with pytest.raises(RowError, match="expected a JSON object"):
         parse_mae_item(item)

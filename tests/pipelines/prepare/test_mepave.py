@@ -7,13 +7,12 @@ import pytest
 from mepave_tags import join_tags
 
 from pipelines.prepare.mepave import (
-    MepaveError,
     MepaveProblem,
     parse_mepave_line,
     read_mepave,
     split_tags,
 )
-from pipelines.prepare.rows import Problem
+from pipelines.prepare.rows import Problem, RowError
 from pipelines.prepare.shards import find_raw_files
 from ulsdram_core.schema import GoldSpan
 
@@ -153,7 +152,7 @@ def test_nested_tags_and_stray_brackets_join_back(tagged):
     ],
 )
 def test_malformed_lines_name_their_problem(line, problem):
-    with pytest.raises(MepaveError) as caught:
+    with pytest.raises(RowError) as caught:
         parse_mepave_line(line)
-    assert pickle.loads(pickle.dumps(caught.value)).problem is problem
+    assert pickle.loads(pickle.dumps(caught.value)).reason == problem
     assert isinstance(caught.value, ValueError)

@@ -259,6 +259,7 @@ def test_a_lake_is_read_and_written_by_uri(make_config, table, s3_bucket):
     assert sum(summary["splits"].values()) == 700
     found = [f"s3://{path}".removeprefix(uri) for path in fs.find(uri)]
     assert [path for path in found if not path.startswith("/table/")] == [
+        "/prepared/_ulsdram.json",
         "/prepared/report.json",
         "/prepared/report.md",
         "/prepared/test/part-00000.parquet",

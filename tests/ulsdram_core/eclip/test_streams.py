@@ -105,7 +105,7 @@ def work(rank: int, world: int, port: int, model, streams, results) -> None:
     )
     try:
         torch.manual_seed(rank)
-        loss = MultiStream(model, TARGETS, workers=Workers.current()).backward(streams[rank])
+        loss = MultiStream(model, TARGETS, workers=Workers(rank, world)).backward(streams[rank])
         results[rank] = (loss, {n: g.numpy() for n, g in gradients_of(model).items()})
     finally:
         dist.destroy_process_group()

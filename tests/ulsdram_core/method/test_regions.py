@@ -16,11 +16,6 @@ def test_mean_over_each_windows_pictures():
 def test_no_pictures_add_zeros():
     none = PictureRegions(torch.zeros(0, 4, 5), torch.zeros(0, dtype=torch.long), 2)
     assert_close(none.mean_over_pictures(torch.zeros(0, 3)), torch.zeros(2, 3))
-    assert none.has_picture().tolist() == [False, False]
-
-
-def test_has_picture():
-    assert LINKS.has_picture().tolist() == [True, False, True, False]
 
 
 def test_no_fusion_changes_nothing():

@@ -12,7 +12,7 @@ from pipelines.train.eclip.recipe import load_eclip_recipe
 from pipelines.train.eclip.table import open_pairs
 from ulsdram_core.demo import DemoConfig
 from ulsdram_core.eclip.embedder import Embedder
-from ulsdram_core.image import decode_picture
+from ulsdram_core.image import decode_picture, decode_usable
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,11 @@ def system(table):
 def test_the_rows_asked_for_are_decoded_and_no_others(table, system, monkeypatch):
     decoded = []
 
-    def count(data, config):
-        decoded.append(data)
-        return decode_picture(data, config)
+    def count(pictures, config):
+        decoded.extend(pictures)
+        return decode_usable(pictures, config)
 
-    monkeypatch.setattr(vectors, "decode_picture", count)
+    monkeypatch.setattr(vectors, "decode_usable", count)
     rows = table.scan().collect()
     wanted = [20, 3, 4, 11]
     found = usable_pairs(system, table, wanted)

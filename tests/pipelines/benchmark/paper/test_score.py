@@ -45,7 +45,7 @@ def test_counts_are_kept_per_product():
 def test_a_right_value_outside_the_category_is_no_false_positive():
     categories = {"shirts": frozenset({"type"})}
     score = score_extractions([SHIRT], [extraction(value("color", "red", 0))], categories)
-    assert score.outside == [0]
+    assert score.per_product()["outside"] == [0]
 
 
 def test_a_head_has_its_own_figure():

@@ -15,10 +15,10 @@ from shop_catalogue import (
 
 from pipelines.errors import RunFailedError
 from pipelines.lake.storage import Storage
-from pipelines.nightly.work import ray_executor
 from pipelines.nightly.work.ray_executor import PoolSizes, WorkerConfig, pool_sizes
+from pipelines.nightly.work.staging import Receipt
 
-RAY = {"executor": "ray", "chunks": {"rows": 64, "batch_rows": 16}, "waves": {"rows": 250}}
+RAY = {"executor": "ray", "chunks": {"rows": 64, "batch_rows": 16, "part_rows": 32}}
 
 
 @pytest.mark.ray
@@ -61,10 +61,41 @@ def test_a_dead_actor_and_poison_rows_cost_nothing_else(run_night, tmp_path):
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(300)
-def test_actors_for_every_place_leave_one_for_decoding(run_night, tmp_path, monkeypatch):
+def test_no_row_passes_through_the_driver(run_night, tmp_path, monkeypatch):
+    received: dict[int, int] = {}
+    known = Receipt.from_json
+
+    def count(text: str) -> Receipt:
+        received[size] += len(text)
+        return known(text)
+
+    monkeypatch.setattr(Receipt, "from_json", staticmethod(count))
+    config = small_config(executor="ray", chunks={"batch_rows": 100, "part_rows": 500})
+    for size in (1_000, 10_000):
+        received[size] = 0
+        rows = [product(i, image=None, title="red " * 100) for i in range(size)]
+        lake = write_files(tmp_path / str(size), rows, files=2)
+        run_night(lake, config=config, output=tmp_path / f"out-{size}")
+    assert received[10_000] / 10_000 <= 1.1 * received[1_000] / 1_000 < 2  # bytes a row
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(300)
+def test_a_broken_device_costs_an_actor_and_no_row(run_night, tmp_path):
+    lake = write_files(tmp_path / "in", products(300), files=2)
+    model = DictionarySource(break_device=str(tmp_path / "broken"))
+    summary = run_night(lake, config=small_config(**RAY), model=model)
+    assert (tmp_path / "broken").exists()
+    assert summary["by_status"] == {"ok": 300}
+    assert (summary["poison_rows"], summary["worker_failures"]) == (0, 1)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(300)
+def test_actors_for_every_place_leave_one_for_decoding(run_night, tmp_path):
     """As when a node is lost and the others are full of models."""
-    monkeypatch.setattr(ray_executor, "_IDLE_SECONDS", 1.0)
-    monkeypatch.setattr(ray_executor, "_PATIENCE_SECONDS", 2.0)
     lake = write_files(tmp_path / "in", products(300), files=4)
     workers = {"model_workers": 4, "decode_workers": 2, "cpus_per_worker": 1.0}
     assert (

@@ -38,11 +38,7 @@ def test_every_recipe_is_built_and_stepped_once(name, data):
         table.scan().head(6).collect().to_arrow()
     )
     text = TextProcessor(parts.tokenizer, parts.config.text)
-    pairs = [
-        pair
-        for pair in pairs_of_rows(rows, table, text, size=64, catalog_column="catalog_id")
-        if pair is not None
-    ]
+    pairs = [pair for pair in pairs_of_rows(rows, table, text, recipe) if pair is not None]
     config = recipe.pretrain
     step = build_step(
         parts.model.train(), config, MultiStream(parts.model, config.targets), total_pairs=40
@@ -61,7 +57,7 @@ def test_rows_become_pairs_with_their_catalog(data):
     rows = DecodePictures(table.picture_columns, recipe.image)(frame.to_arrow())
     parts = starting_encoders(request, table)
     text = TextProcessor(parts.tokenizer, parts.config.text)
-    pairs = pairs_of_rows(rows, table, text, size=32, catalog_column="catalog_id")
+    pairs = pairs_of_rows(rows, table, text, recipe)
     assert len(pairs) == table.num_rows
     for pair, row in zip(pairs, frame.iter_rows(named=True), strict=True):
         assert (pair is None) == (row["image"] is None)
