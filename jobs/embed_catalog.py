@@ -22,7 +22,7 @@ from pipelines.nightly.options import add_nightly_options, nightly_config, run_n
 from pipelines.nightly.work.embedding_folder import EclipFolder
 
 # Rows of vectors hold no values, which the gate would take for a broken model.
-NO_VALUES = "gate.max_null_rate=1.0"
+NO_VALUES = ("gate.max_null_rate=1.0", "gate.max_values_drop=1.0")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if arguments.nearest:
         options = parse_options(arguments.storage_option)
         return _nearest(Storage.of(arguments.output, options), arguments)
-    return run_nightly(arguments, EclipFolder, nightly_config(arguments, [NO_VALUES]))
+    return run_nightly(arguments, EclipFolder, nightly_config(arguments, NO_VALUES))
 
 
 def _nearest(output: Storage, arguments: argparse.Namespace) -> dict[str, Any]:

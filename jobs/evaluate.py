@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         action="append",
         default=[],
         metavar="NAME=EXPR",
-        help="score a part too: a boolean polars expression over the table's columns, such as "
+        help="score a part too: a boolean expression over the table's columns, such as "
         '\'shoes=col("category") == "Shoes"\' or \'seen=col("image").is_not_null()\'; may be '
         "repeated",
     )

@@ -30,8 +30,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also extract quarantined rows and read unreadable files again",
     )
-    add("--erase", metavar="FILE", help="remove the product ids of this file (one a line) instead")
+    add(
+        "--erase",
+        metavar="FILE",
+        help="remove the product ids of this file instead: one a line, or .jsonl: JSON strings",
+    )
     add("--vacuum", action="store_true", help="with --erase: remove them from the history as well")
+    add("--allow-missing", action="store_true", help="with --erase: ids not found are no failure")
     return options
 
 
@@ -43,7 +48,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         options = parse_options(arguments.storage_option)
         ids = read_ids(Storage.of(arguments.erase, options))
         output = Storage.of(arguments.output, options)
-        return erase(output, ids, is_vacuumed=arguments.vacuum, config=config.lock)
+        return erase(
+            output,
+            ids,
+            is_vacuumed=arguments.vacuum,
+            config=config.lock,
+            is_missing_allowed=arguments.allow_missing,
+        )
     return run_nightly(arguments, ModelFolder, config, is_replay=arguments.replay_quarantine)
 
 

@@ -127,7 +127,7 @@ def write_night(table: Storage, rows: list[dict], run_id: str) -> None:
             table.join(name).uri, content, mode="overwrite", commit_properties=properties
         )
     folder = table.join("_runs", run_id)
-    check = {"name": "row_change", "found": 0.5, "limit": 0.1, "is_passed": False, "note": "<b>"}
+    check = {"name": "row_change", "found": 0.5, "limit": 0.1, "verdict": "failed", "note": "<b>"}
     report = {"run_id": run_id, "state": "published", "rows_in": 41, "seconds": 2.5}
     write_json(folder.join("report.json"), {**report, "gate": [check]})
     write_json(folder.join("run.json"), {"opened_at": f"2024-03-0{run_id[-1]}T02:00:00+00:00"})

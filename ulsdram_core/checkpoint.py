@@ -76,6 +76,7 @@ def write_folder(path: Path, contents: Contents) -> Path:
 def _write_contents(contents: Contents, folder: Path) -> None:
     state = contents.model.state_dict()
     save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, folder / WEIGHTS)
+    os.chmod(folder / WEIGHTS, 0o644)  # some releases of safetensors write it for the owner only
     save_tokenizer(contents.tokenizer, folder)
     for name, document in contents.documents.items():
         text = json.dumps(document, indent=2, ensure_ascii=False)
@@ -104,14 +105,14 @@ def _swap(draft: Path, path: Path) -> None:
     os.chmod(draft, 0o755)  # mkdtemp makes it private
     if not path.exists():
         draft.rename(path)
-    elif not _exchange(draft, path):
+    elif not exchange_folders(draft, path):
         old = path.with_name(f".{path.name}.old-{os.getpid()}")
         path.rename(old)
         draft.rename(path)
         shutil.rmtree(old)
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def exchange_folders(one: Path, other: Path) -> bool:
     """Swap two folders' names at once; False where the system cannot.
 
     With two renames, a process killed between them would leave no model.

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.lake.kinds import SNAPSHOTS, check_apart, claim
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.tables import EXTRACTIONS, open_table
@@ -60,6 +61,8 @@ def export(table: Storage, target: Storage, config: ExportConfig) -> dict[str, o
     """Write a snapshot of the newest version of `table` below `target` and point at it."""
     if open_table(table, EXTRACTIONS) is None:
         raise ValueError(f"found no extractions table at {table.uri}; run extract_catalog first")
+    check_apart(table, target, read="--table")
+    claim(target, SNAPSHOTS)
     snapshot = Snapshot.newest(table, num_buckets=1)
     assert snapshot.delta is not None
     version = snapshot.delta.version()

@@ -1,4 +1,8 @@
-"""Credentials, which never reach a log, a table or a summary: masked in texts, logs and JSON."""
+"""What never reaches a log, a table or a summary.
+
+Three looks at a text: values whose name says that they are secret, values whose shape does, and
+the values of the process' own secret variables.
+"""
 
 from __future__ import annotations
 
@@ -9,51 +13,98 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from pipelines.errors import Summary
+from pipelines.lake.uris import SECRET_NAME, without_user
 
 HIDDEN = "***"
-_SECRET_NAME = r"(?:secret|passw(?:or)?d|(?:session|sas|auth)_?token|(?:access|account|api)_?key)"
-_SECRET_FIELD = re.compile(_SECRET_NAME, re.IGNORECASE)
-_SECRET_PAIR = re.compile(
-    rf"([\w-]*{_SECRET_NAME}[\w-]*[\"']?\s*[=:]\s*[\"']?)([^\s\"',;&}}]+)", re.IGNORECASE
+_SHORTEST_VARIABLE = 6
+
+_SECRET_FIELD = re.compile(SECRET_NAME, re.IGNORECASE)
+_SECRET_VARIABLE = re.compile(rf"{SECRET_NAME}|_(?:PAT|DSN|KEY)$", re.IGNORECASE)
+_VALUE = r"""(?:(?P<quote>\\*["'])(?:(?!(?P=quote)).)*|[^\s"',;&)}\]<]+)"""
+_NAME = rf"(?<!\w)[\w.$-]{{0,80}}?{SECRET_NAME}[\w-]{{0,20}}"
+
+# Group `kept` stays, the rest is masked.
+_NAMED = (
+    re.compile(r"(?P<kept>(?:authorization|cookie)\\*[\"']?\s*[:=]\s*\\*[\"']?)[^\n\"'\\]+", re.I),
+    # name=value, "name": value, --name value, ("name", "value"), PASSWORD 'value', <name>value
+    re.compile(
+        rf"(?P<kept>{_NAME}(?:\\*[\"']?\s*(?:=>|=|:|%3d)|\\*[\"']\s*,|\s+(?=[\"'])|>)\s*"
+        rf"(?:\\*[\"']?value\\*[\"']?\s*[:=]\s*)?){_VALUE}",
+        re.IGNORECASE,
+    ),
+    re.compile(rf"(?P<kept>(?<!\S)-{{1,2}}[\w-]{{0,80}}?{SECRET_NAME}[\w-]{{0,20}}\s+)\S+", re.I),
+    re.compile(r"(?P<kept>(?<!\S)(?:-u|--user)\s+)[^\s:]+:\S+"),
+    re.compile(r"(?P<kept>\blogin\s+\S+\s+password\s+)\S+"),
+    re.compile(
+        r"(?P<kept>(?:[?&]|--storage-option[ =])(?:key|code|X-(?:Amz|Goog)-\w+)=)[^\s&\"']+"
+    ),
+    re.compile(r"(?P<kept>(?:[Bb]earer|BEARER)\s+)[\w.~+/=-]{8,}"),
+    re.compile(r"(?P<kept>(?:[Bb]asic|BASIC)\s+)(?=[a-z]*[A-Z0-9=+/])[\w+/=-]{6,}"),
+    re.compile(
+        r"(?P<kept>hooks\.slack\.com/|discord(?:app)?\.com/api/webhooks/"
+        r"|webhook\.office\.com/|api\.telegram\.org/bot)[^\s\"'<>]+"
+    ),
+    re.compile(r"(?P<kept>%3A%2F%2F)[^\s/&]{0,200}?%40", re.IGNORECASE),
+    re.compile(r"(?P<kept>(?<![\w/]))[\w.+-]{1,100}:[^\s@/:\"']{4,200}@(?=[\w-]*[A-Za-z][\w.-]*)"),
 )
-_URI_USER = re.compile(r"(?<=://)[^/@\s]+@")
+_SHAPED = re.compile(
+    "|".join(
+        (
+            r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)",
+            r"\beyJ[\w-]{6,}\.[\w-]{6,}\.[\w-]*",
+            r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}(?:[\s:,/]+[A-Za-z0-9/+=]{40})?",
+            r"\b(?:gh[opsur]|glpat|gho|hf|npm|pat|xox[a-z]|xapp|sk|rk|pk|shpat|dop_v1|dapi)"
+            r"[_-](?=[\w-]*\d)[\w-]{16,}",
+            r"\bgithub_pat_\w{20,}",
+            r"\bpypi-[\w-]{16,}",
+            r"\bdapi[0-9a-f]{32}",
+            r"\bAIza[\w-]{30,}",
+            r"\bya29\.[\w.-]{16,}",
+            r"\bSG\.[\w-]{16,}\.[\w-]{16,}",
+        )
+    ),
+    re.DOTALL,
+)
 
 
 def redact(text: str) -> str:
-    """Return `text` masked: user parts of URIs, `secret=...` pairs, secret variables."""
-    text = _SECRET_PAIR.sub(rf"\g<1>{HIDDEN}", _URI_USER.sub(f"{HIDDEN}@", text))
+    """Return the text with secrets masked: see the module."""
+    text = _SHAPED.sub(HIDDEN, without_user(text, f"{HIDDEN}@"))
+    for pattern in _NAMED:
+        text = pattern.sub(rf"\g<kept>{HIDDEN}", text)
     for name, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_FIELD.search(name):
-            text = text.replace(value, HIDDEN)
+        if len(value) >= _SHORTEST_VARIABLE and _SECRET_VARIABLE.search(name):
+            for form in (value, quote(value, safe=""), json.dumps(value)[1:-1]):
+                text = text.replace(form, HIDDEN)
     return text
 
 
 def to_json(summary: Summary) -> str:
-    """Return one line of strict JSON: no NaN, numpy scalars and paths plain, secrets masked."""
-    return json.dumps(_plain(summary), ensure_ascii=False, allow_nan=False)
+    """One line of strict JSON: no NaN, numpy scalars and paths as plain values, secrets masked."""
+    return json.dumps(masked(summary), ensure_ascii=False, allow_nan=False)
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats a log record with its secrets masked."""
-
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
 
 
-def _plain(value: Any) -> Any:
+def masked(value: Any) -> Any:
+    """Return the value as plain JSON types, with secrets masked."""
     if isinstance(value, Mapping):
         return {
-            str(key): HIDDEN if _SECRET_FIELD.search(str(key)) else _plain(item)
+            redact(str(key)): HIDDEN if _SECRET_FIELD.search(str(key)) else masked(item)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [masked(item) for item in value]
     if isinstance(value, str):
         return redact(value)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return _plain(value.item()) if hasattr(value, "item") else redact(str(value))
+    return masked(value.item()) if hasattr(value, "item") else redact(str(value))

@@ -14,6 +14,7 @@ from pipelines.errors import RunFailedError
 from pipelines.lake.extraction_rows import extraction_frame
 from pipelines.lake.products import ProductReader
 from pipelines.lake.storage import Storage
+from pipelines.lake.uris import without_secrets
 from pipelines.report.grid import percent
 from pipelines.report.model_view import ModelView
 from ulsdram_core.schema import Extraction
@@ -99,7 +100,7 @@ def _tables(request: CompareRequest) -> tuple[Answers, Answers]:
         if not at or "/" in moment:  # an @ further left is part of the address
             place, moment = uri, ""
         opened = table(place, at=moment or None, options=request.options)
-        sides.append(Answers(uri, opened.extractions()))
+        sides.append(Answers(without_secrets(uri), opened.extractions()))
     return sides[0], sides[1]
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
+from pipelines.evaluate.expressions import parse_expression
 from pipelines.labelled.table import LabelledTable, TableError
 from pipelines.lake.storage import Storage
 
@@ -24,10 +25,7 @@ Members = Mapping[str, np.ndarray]
 
 
 def parse_slices(pairs: Sequence[str]) -> dict[str, pl.Expr]:
-    """Read `name=expression` pairs; an expression is polars, over the table's columns.
-
-    Only `pl` and `col` can be named in it.
-    """
+    """Read `name=expression` pairs; an expression is over the table's columns."""
     slices: dict[str, pl.Expr] = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")
@@ -37,12 +35,9 @@ def parse_slices(pairs: Sequence[str]) -> dict[str, pl.Expr]:
                 '\'shoes=col("category") == "Shoes"\''
             )
         try:
-            found = eval(text, {"__builtins__": {}, "pl": pl, "col": pl.col})
-        except Exception as error:  # whatever the user's expression raises
+            slices[name.strip()] = parse_expression(text)
+        except ValueError as error:
             raise ValueError(f"--slice {pair!r} cannot be read: {error}") from error
-        if not isinstance(found, pl.Expr):
-            raise ValueError(f"--slice {pair!r}: expected a polars expression, found {found!r}")
-        slices[name.strip()] = found
     return slices
 
 

@@ -81,6 +81,19 @@ class LabelledTable:
         ]
 
 
+def _check_complete(data: Storage) -> None:
+    """Refuse a folder that prepare was filling when it was cut short."""
+    try:
+        report = json.loads(data.join("report.json").read_bytes())
+    except (OSError, ValueError):
+        return
+    if isinstance(report, dict) and report.get("complete") is False:
+        raise TableError(
+            f"{data.uri} was not filled to the end, expected a complete prepared folder; "
+            "run jobs/prepare.py again"
+        )
+
+
 def open_labelled(
     data: Storage,
     split: str,
@@ -92,6 +105,7 @@ def open_labelled(
 ) -> LabelledTable:
     """Check one split of a prepared data folder and return it; TableError says what is missing."""
     place = data.join(split)
+    _check_complete(data)
     files = parquet_files(place)
     if not files:
         raise TableError(

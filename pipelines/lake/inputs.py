@@ -15,6 +15,7 @@ import numpy as np
 from pipelines.lake.delta_input import DeltaFile, list_delta, open_input
 from pipelines.lake.digests import digest
 from pipelines.lake.storage import Storage, file_version
+from pipelines.lake.uris import without_secrets
 
 PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
 CSV_ENDINGS = (".csv", ".csv.gz")
@@ -60,7 +61,13 @@ class InputFile:
 
     def fingerprint(self, *settings: str) -> str:
         """Names what was read from this very content of the file under these settings."""
-        parts = (self.uri, str(self.size), self.version, repr(self.partitions), *settings)
+        parts = (
+            without_secrets(self.uri),
+            str(self.size),
+            self.version,
+            repr(self.partitions),
+            *settings,
+        )
         parts += (self.hidden,) if self.hidden else ()
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 

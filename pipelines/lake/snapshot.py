@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
@@ -16,6 +17,7 @@ from pipelines.lake.tables import (
     open_table,
     vector_columns,
 )
+from ulsdram_core.schema import Status
 
 
 def stored_schema(vectors: Sequence[str] = ()) -> pa.Schema:
@@ -98,6 +100,14 @@ class Snapshot:
     def bucket(self, bucket: int) -> BucketFiles:
         """The files of one bucket."""
         return BucketFiles(self.table, bucket, self._buckets.get(bucket, ()), self.vectors)
+
+    def count_shown(self) -> int:
+        """Products that a reader sees, vanished ones aside."""
+        statuses = (self.bucket(b).read(["status"])["status"] for b in self._buckets)
+        return sum(
+            column.length() - (pc.sum(pc.equal(column, Status.VANISHED.value)).as_py() or 0)
+            for column in statuses
+        )
 
 
 def _files_by_bucket(delta: DeltaTable) -> dict[int, tuple[StoredFile, ...]]:

@@ -36,8 +36,17 @@ CRASH_POINTS = (
 )
 
 
+ERASE_POINTS = (
+    "before_erase",
+    "during_erase",
+    "after_erase",
+    "during_forget",
+    "after_checkpoint",
+)
+
+
 def crash_point(name: str) -> None:
     """Die here if the environment says so."""
-    assert name in CRASH_POINTS, name
+    assert name in CRASH_POINTS + ERASE_POINTS, name
     if os.environ.get(VARIABLE) == name:
         os.kill(os.getpid(), signal.SIGKILL)

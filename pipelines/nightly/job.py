@@ -3,31 +3,35 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines.command.secrets import redact
 from pipelines.errors import RunFailedError
 from pipelines.lake.documents import read_json, write_json
-from pipelines.lake.inputs import listing_fingerprint
+from pipelines.lake.kinds import TABLES, check_apart, check_kind, claim
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, RUNS
 from pipelines.nightly.crash import crash_point
-from pipelines.nightly.gate import Check, RunStatistics, run_gate
+from pipelines.nightly.gate import FAILED, Check, RunStatistics, run_gate
+from pipelines.nightly.monitoring import call_webhook, push_metrics
 from pipelines.nightly.night import Night
 from pipelines.nightly.plan.plan import Plan, load_newest_plan
 from pipelines.nightly.plan.planner import estimate
 from pipelines.nightly.plan.scan import ScanTask
-from pipelines.nightly.report import call_webhook, prometheus_text, push_metrics, write_reports
+from pipelines.nightly.report import prometheus_text, write_reports
 from pipelines.nightly.run import Run
 from pipelines.nightly.runs import (
     LAST,
     PUBLISHED,
+    RUN,
     RunFolder,
+    abandon,
     check_run_id,
     close_run,
     find_open_run,
     open_run,
+    sweep,
 )
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
 from pipelines.nightly.summary import (
@@ -38,13 +42,13 @@ from pipelines.nightly.summary import (
     work_numbers,
     write_numbers,
 )
-from pipelines.nightly.table.lock import Owner, TableLock
-from pipelines.nightly.table.maintenance import drop_stale_keys, maintain
+from pipelines.nightly.table.lock import FencedError, TableLock, lock_table
+from pipelines.nightly.table.maintenance import drop_stale_keys, drop_temporaries, maintain
 from pipelines.nightly.table.publish import Publisher, Rewritten
 from pipelines.nightly.work.model import ModelSource
 
 _log = logging.getLogger(__name__)
-LOCK, MODELS = "_lock", "_models"
+MODELS = "_models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,9 @@ class NightlyJob:
                 return {**done, "state": "already published"}
         night = self._night(request)
         night.list_files()  # a wrong path is the caller's mistake: say so before taking the lock
-        owner = Owner.this_process(request.run_id or "unnamed")
-        lock = TableLock.acquire(runs.join(LOCK), owner, self.config.lock)
+        self._check_output(request)
+        claim(self.output, TABLES, option="--output")
+        lock = lock_table(self.output, request.run_id or "unnamed", self.config.lock)
         try:
             crash_point("after_lock")
             return _Session(night, lock).run()
@@ -74,6 +79,7 @@ class NightlyJob:
 
     def plan_only(self, request: NightlyRequest) -> dict[str, Any]:
         """What `run` would do, and what it would cost; nothing is changed but the key cache."""
+        self._check_output(request)
         night = self._night(request)
         snapshot = night.snapshot()
         scanned = night.scan(night.list_files(), snapshot.num_buckets)
@@ -86,6 +92,13 @@ class NightlyJob:
             **estimate(plan, last, self.config.estimate),
             "phase_seconds": _rounded(night.seconds),
         }
+
+    def _check_output(self, request: NightlyRequest) -> None:
+        """The tables are apart from the inputs, in a folder of their own."""
+        for uri in request.inputs:
+            place = Storage.of(uri, request.options)
+            check_apart(place, self.output, read="--input", put="--output")
+        check_kind(self.output, TABLES, option="--output")
 
     def _night(self, request: NightlyRequest) -> Night:
         facts = self.model.facts(self.output.join(RUNS, MODELS))
@@ -110,13 +123,16 @@ class _Session:
         if self._last is not None:  # what a crash after publishing left behind
             RunFolder(night.runs.join(self._last["run_id"])).drop_work()
         recovered = self._finish_committed()
-        if recovered is not None and not self._is_more_to_do(recovered):
+        if recovered is not None and recovered["run_id"] == night.request.run_id:
             return recovered
-        settings = night.config.row_settings(night.facts, night.request.options)
-        identity = night.request.identity(night.facts, settings)
-        folder = open_run(night.runs, night.request.run_id, identity)
+        self._lock.check()
+        folder = open_run(night.runs, night.request.run_id, self._identity())
         crash_point("after_run_opened")
         run = Run(night, folder, self._publisher(folder.run_id))
+        if run.publisher.has_published():
+            abandon(night.runs, folder)
+            raise ValueError(f"run {folder.run_id} was published before; choose another --run-id")
+        self._sweep()
         try:
             return self._run(run)
         except Exception as error:  # reported, whatever it is, and raised again
@@ -126,8 +142,8 @@ class _Session:
     def _run(self, run: Run) -> dict[str, Any]:
         plan, statistics = run.extract_all()
         crash_point("before_gate")
-        checks = run_gate(plan.counts, statistics, self._last, self._night.config.gate)
-        failed = [check for check in checks if not check.is_passed]
+        checks = self._judge(plan, statistics)
+        failed = [check for check in checks if check.verdict == FAILED]
         if failed:
             summary = self._summary(run, plan, statistics, checks)
             raise RunFailedError(_gate_message(failed), summary=summary)
@@ -135,27 +151,55 @@ class _Session:
         self._lock.check()
         rewritten = run.publish(plan)
         summary = self._summary(run, plan, statistics, checks, rewritten=rewritten)
-        return self._close(run, plan, summary)
+        self._close(run, plan, summary)
+        return self._clean_up(run, plan, summary)
 
-    def _close(self, run: Run, plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
+    def _judge(self, plan: Plan, statistics: RunStatistics) -> list[Check]:
+        counts = plan.counts if plan.is_complete else replace(plan.counts, vanished=0)
+        shown = 0
+        if counts.vanished or not counts.rows_in:
+            shown = self._night.snapshot().count_shown()
+        gate = self._night.config.gate
+        return run_gate(counts, statistics, self._last, gate, shown=shown)
+
+    def _close(self, run: Run, plan: Plan, summary: dict[str, Any]) -> None:
         night = self._night
         summary["state"] = "published"
+        self._lock.check()
         self._report(run, summary)
-        following = for_next_night(summary, self._last, night.config.gate)
-        write_json(night.runs.join(LAST), following | {"feed": night.next_feed(plan)})
+        self._last = for_next_night(summary, self._last, night.config.gate)
+        self._last["feed"] = night.next_feed(plan)
+        write_json(night.runs.join(LAST), self._last)
         close_run(night.runs, run.folder, summary)
         crash_point("after_published")
+
+    def _clean_up(self, run: Run, plan: Plan, summary: dict[str, Any]) -> dict[str, Any]:
+        night = self._night
         with night.timed("clean up"):
             settings = night.config.row_settings(night.facts, night.request.options)
             tasks = [ScanTask(night.runs, p.file, settings, plan.num_buckets) for p in plan.files]
             drop_stale_keys(night.runs, (task.name() for task in tasks))
             night.merge_keys(tasks, plan.num_buckets)
             run.folder.drop_work()
+            drop_temporaries(night.output)
             summary |= maintain(night.output, night.config.maintenance)
         return summary
 
+    def _identity(self) -> dict[str, Any]:
+        night = self._night
+        settings = night.config.row_settings(night.facts, night.request.options)
+        return night.request.identity(night.facts, settings)
+
+    def _sweep(self) -> None:
+        """Runs that an owner left who slept through a takeover, and those that are too old."""
+        kept = (self._last or {}).get("run_id", "")
+        days = self._night.config.maintenance.keep_runs_days
+        swept = sweep(self._night.runs, keep_days=days, kept=(kept,))
+        if swept:
+            _log.info("closed or dropped %d runs: %s", len(swept), ", ".join(swept[:10]))
+
     def _finish_committed(self) -> dict[str, Any] | None:
-        """Close a run whose extractions are visible already, whatever is asked for now."""
+        """Close a run whose extractions are visible already, as what it was asked to be."""
         folder = find_open_run(self._night.runs)
         if folder is None:
             return None
@@ -165,16 +209,12 @@ class _Session:
             return None
         run = Run(self._night, folder, publisher)
         run.publish_quarantine(plan)
-        statistics = run.statistics(plan)
-        return self._close(run, plan, self._summary(run, plan, statistics, []))
-
-    def _is_more_to_do(self, recovered: Mapping[str, Any]) -> bool:
-        """Whether a recovered run leaves something of this request undone."""
-        request = self._night.request
-        if request.run_id is not None:
-            return request.run_id != recovered["run_id"]
-        now = listing_fingerprint(self._night.list_files())
-        return request.is_full or request.is_replay or recovered["input_fingerprint"] != now
+        summary = self._summary(run, plan, run.statistics(plan), [])
+        summary["model_id"] = (folder.read(RUN) or {"request": summary})["request"]["model_id"]
+        _log.info("run %s had committed; it is closed", folder.run_id)
+        self._close(run, plan, summary)
+        folder.drop_work()
+        return summary
 
     def _publisher(self, run_id: str) -> Publisher:
         snapshot = self._night.snapshot()
@@ -196,7 +236,10 @@ class _Session:
         if self._night.config.webhook:
             call_webhook(self._night.config.webhook, summary)
         try:
+            self._lock.check()
             self._report(run, summary)
+        except FencedError as fenced:  # the run is another owner's by now, its reports too
+            raise fenced from error
         except OSError as second:
             _log.warning("the report of the failed run could not be written: %s", second)
 

@@ -15,6 +15,7 @@ from pipelines.lake.inputs import InputFile, list_inputs
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import RUNS
+from pipelines.lake.uris import without_secrets
 from pipelines.nightly.crash import crash_point
 from pipelines.nightly.plan.changes import ChangeRules
 from pipelines.nightly.plan.feed import Feed, FeedTask, fetch_feed, usable_since
@@ -111,7 +112,8 @@ class Night:
         """Where the input stands, and what is read of it."""
         if point is None:
             return None
-        return {**asdict(point), "signature": self._row_settings().signature()}
+        known = {"uri": without_secrets(point.uri), "signature": self._row_settings().signature()}
+        return asdict(point) | known
 
     def next_feed(self, plan: Plan) -> dict[str, Any] | None:
         """What the next night has to know of this one to use the feed."""

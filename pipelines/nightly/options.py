@@ -30,6 +30,16 @@ def add_nightly_options(parser: argparse.ArgumentParser, *, verb: str) -> None:
     add("--run-id", metavar="R", help="name of the run; a run that was published is not repeated")
     add("--full", action="store_true", help=f"{verb} every row again, changed or not")
     add("--limit", type=int, metavar="N", help=f"{verb} at most N rows; nothing is marked vanished")
+    add(
+        "--allow-vanished",
+        action="store_true",
+        help="publish although more products vanish than gate.max_vanished_rate",
+    )
+    add(
+        "--allow-empty",
+        action="store_true",
+        help="publish although the input has no row: every product vanishes",
+    )
     add("--plan-only", action="store_true", help="only say what a run would do and cost")
     add(
         "--recipe",
@@ -43,7 +53,9 @@ def add_nightly_options(parser: argparse.ArgumentParser, *, verb: str) -> None:
 def nightly_config(arguments: argparse.Namespace, defaults: Sequence[str] = ()) -> NightlyConfig:
     """The settings that --recipe and --set ask for; `defaults` are overrides before --set's."""
     options = parse_options(arguments.storage_option)
-    overrides = [*defaults, *arguments.overrides]
+    names = ("allow_empty", "allow_vanished")
+    allowed = [f"gate.{name}=true" for name in names if getattr(arguments, name)]
+    overrides = [*defaults, *arguments.overrides, *allowed]
     return load_nightly_config(arguments.recipe, overrides, options=options)
 
 

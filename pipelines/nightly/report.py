@@ -1,19 +1,16 @@
-"""What a run leaves for people and machines: summary, Markdown, metrics, webhook."""
+"""What a run leaves for people and machines: summary, Markdown, metrics."""
 
-import json
-import logging
-import urllib.request
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
-from pipelines.command.secrets import redact
+from pipelines.command.markdown import markdown_table
+from pipelines.command.secrets import masked
 from pipelines.lake.times import as_duration
+from pipelines.nightly.gate import NOT_JUDGED, PASSED
+from pipelines.nightly.monitoring import METRICS_JOB
 from pipelines.nightly.runs import RunFolder
 from ulsdram_core.reasons import MEANINGS, Reason
 
-_log = logging.getLogger(__name__)
-_PREFIX = "ulsdram_nightly"
 GAUGES = (
     ("rows_in", "Input rows seen by the run."),
     ("rows_extracted", "Rows decoded and modelled by the run."),
@@ -41,6 +38,7 @@ _COUNTS = (
 
 def write_reports(folder: RunFolder, summary: Mapping[str, Any], *, metrics: str) -> None:
     """report.json, report.md and metrics.prom in the run's folder."""
+    summary = masked(summary)
     folder.write("report.json", summary)
     folder.place.join("report.md").write_bytes(markdown(summary).encode())
     folder.place.join("metrics.prom").write_bytes(metrics.encode())
@@ -58,18 +56,6 @@ def markdown(summary: Mapping[str, Any]) -> str:
     lines += ["## Time", "", *_seconds(summary.get("phase_seconds") or {})]
     lines += ["## Gate", "", *_checks(summary.get("gate") or [])]
     return "\n".join(lines) + "\n"
-
-
-def call_webhook(url: str, summary: Mapping[str, Any], *, seconds: float = 10.0) -> None:
-    """POST the summary of a failed run as JSON; a webhook that fails is only logged."""
-    body = json.dumps({"text": summary.get("error", ""), "summary": dict(summary)}, default=str)
-    request = urllib.request.Request(
-        url, data=redact(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    try:
-        urllib.request.urlopen(request, timeout=seconds).close()
-    except OSError as error:
-        _log.warning("the webhook could not be called: %s", error)
 
 
 def _reasons(summary: Mapping[str, Any]) -> list[str]:
@@ -92,7 +78,7 @@ def _checks(checks: list[Mapping[str, Any]]) -> list[str]:
             str(check["name"]),
             _number(check["found"]),
             _number(check["limit"]),
-            "passed" if check["is_passed"] else "FAILED",
+            str(check["verdict"]),
             str(check["note"]),
         ]
         for check in checks
@@ -101,10 +87,7 @@ def _checks(checks: list[Mapping[str, Any]]) -> list[str]:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    if not rows:
-        return ["none", ""]
-    lines = [header, ["---"] * len(header), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines] + [""]
+    return [markdown_table(header, rows) if rows else "none", ""]
 
 
 def _number(value: Any) -> str:
@@ -134,36 +117,26 @@ def prometheus_text(summary: Mapping[str, Any], *, finished_at: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def push_metrics(gateway: str, table: str, text: str, *, seconds: float = 10.0) -> None:
-    """POST the metrics of one table to a push gateway; one that fails is only logged."""
-    url = f"{gateway.rstrip('/')}/metrics/job/{_PREFIX}/table/{quote(table, safe='')}"
-    # POST, not PUT: metrics that this run does not name keep their last value
-    request = urllib.request.Request(
-        url, data=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4"}
-    )
-    try:
-        urllib.request.urlopen(request, timeout=seconds).close()
-    except (OSError, ValueError) as error:
-        _log.warning("the metrics could not be pushed: %s", redact(str(error)))
-
-
 def _gate(checks: Iterable[Mapping[str, Any]]) -> list[str]:
     """What the gate found, its limits and its verdicts, by check."""
-    found, limits, passed = [], [], []
+    found, limits, judged, passed = [], [], [], []
     for check in checks:
         label = _label("check", check["name"])
         found.append((label, check["found"]))
         limits.append((label, check["limit"]))
-        passed.append((label, int(check["is_passed"])))
+        judged.append((label, int(check["verdict"] != NOT_JUDGED)))
+        if check["verdict"] != NOT_JUDGED:
+            passed.append((label, int(check["verdict"] == PASSED)))
     return [
         *_gauge("gate_found", "What a check of the gate found.", found),
         *_gauge("gate_limit", "The most that a check of the gate lets pass.", limits),
+        *_gauge("gate_judged", "Whether there was enough to judge a check of the gate.", judged),
         *_gauge("gate_passed", "Whether a check of the gate passed.", passed),
     ]
 
 
 def _gauge(name: str, text: str, samples: Iterable[tuple[str, object]]) -> list[str]:
-    full = f"{_PREFIX}_{name}"
+    full = f"{METRICS_JOB}_{name}"
     lines = [f"{full}{label} {value}" for label, value in samples]
     return [f"# HELP {full} {text}", f"# TYPE {full} gauge", *lines] if lines else []
 

@@ -20,7 +20,7 @@ from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, QUARANTINE_SCHEMA, RU
 from pipelines.nightly.gate import GateConfig
 from pipelines.nightly.runs import PUBLISHED, RunFolder, abandon_open_run, new_run_id
 from pipelines.nightly.summary import for_next_night
-from pipelines.nightly.table.lock import LockConfig, Owner, TableLock
+from pipelines.nightly.table.lock import LockConfig, lock_table
 from pipelines.nightly.table.publish import Publisher, Rewritten
 
 _ERASE = "erase-"
@@ -37,7 +37,7 @@ def rollback(output: Storage, moment: str, *, config: LockConfig) -> dict[str, A
         raise ValueError(f"found no table at {output.uri}; name the --output of earlier runs")
     run_id = f"rollback-{new_run_id()}"
     runs = output.join(RUNS)
-    lock = TableLock.acquire(runs.join("_lock"), Owner.this_process(run_id), config)
+    lock = lock_table(output, run_id, config)
     try:
         snapshot = Snapshot.newest(output, num_buckets=1)
         publisher = Publisher(output, lock.epoch, run_id, snapshot.num_buckets)

@@ -6,7 +6,7 @@ in its folder; its reports stay, its plans and staging go.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.storage import Storage
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_RESERVED = re.compile(r"\.(?:json|tmp)$|^(?:erase|rollback)-|^\d+$", re.IGNORECASE)
 LAST = "last.json"  # beside the runs: what the next night builds upon
 OPEN, RUN, PUBLISHED, ABANDONED = "open.json", "run.json", "published.json", "abandoned.json"
 
@@ -42,6 +43,12 @@ class RunFolder:
         """Whether the run was published or abandoned."""
         return any(self.place.join(name).exists() for name in (PUBLISHED, ABANDONED))
 
+    def age_days(self) -> float:
+        """Days since the run was opened; 0 when nobody knows."""
+        record = self.read(RUN) or {}
+        opened = datetime.fromisoformat(record.get("opened_at") or now_text())
+        return (datetime.now(UTC) - opened).total_seconds() / 86400
+
     def drop_work(self) -> None:
         """Remove plans and staging; reports and markers stay."""
         for name in self.place.names():
@@ -55,7 +62,12 @@ def new_run_id() -> str:
 
 
 def check_run_id(run_id: str) -> str:
-    """The id itself, if it can be a folder name."""
+    """The id itself, if it can be a folder name and means nothing else."""
+    if _RESERVED.search(run_id):
+        raise ValueError(
+            f"found run id {run_id!r}, expected one that is no number, ends in neither .json nor "
+            ".tmp and does not start with erase- or rollback-: such names mean something else"
+        )
     if not _RUN_ID.fullmatch(run_id):
         raise ValueError(
             f"found run id {run_id!r}, expected up to 100 letters, digits, dots, dashes and "
@@ -112,6 +124,28 @@ def close_run(runs: Storage, folder: RunFolder, summary: Mapping[str, Any]) -> N
     """Mark the run as published."""
     folder.write(PUBLISHED, summary)
     runs.join(OPEN).delete()
+
+
+def sweep(runs: Storage, *, keep_days: float | None, kept: Container[str] = ()) -> list[str]:
+    """Close runs that nobody will continue and drop runs older than `keep_days`; their ids.
+
+    An owner that slept through a takeover leaves such runs. `kept` are never dropped; the open run
+    is not touched.
+    """
+    open_run_id = (read_json(runs.join(OPEN)) or {}).get("run_id")
+    swept = []
+    for name in runs.names():
+        if name.startswith("_") or name.endswith(".json") or name == open_run_id:
+            continue
+        folder = RunFolder(runs.join(name))
+        if not folder.is_closed():
+            folder.write(ABANDONED, {"at": now_text()})
+            swept.append(name)
+        folder.drop_work()
+        if keep_days is not None and name not in kept and folder.age_days() > keep_days:
+            folder.place.delete()
+            swept.append(name)
+    return sorted(set(swept))
 
 
 def now_text() -> str:

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipelines.command.recipes import read_recipe
 from pipelines.lake.pictures import PictureAddressConfig
 from pipelines.lake.tables import Columns
+from pipelines.lake.uris import without_secrets
 from pipelines.nightly.gate import GateConfig
+from pipelines.nightly.monitoring import check_address
 from pipelines.nightly.plan.chunks import ChunkConfig
 from pipelines.nightly.plan.planner import EstimateConfig
 from pipelines.nightly.plan.rows import RowSettings
@@ -21,6 +23,7 @@ from pipelines.nightly.work.ray_executor import RayExecutor, WorkerConfig
 from pipelines.nightly.work.waves import WaveConfig
 from pipelines.normalization.normalizer import Normalizer
 
+Address = Annotated[str, AfterValidator(check_address)]
 NIGHTLY = "nightly"
 
 
@@ -58,9 +61,13 @@ class NightlyConfig(BaseModel):
         description="Rules that fill `normalized`: a rules.toml, `shipped` for the ones that come "
         "with the system, null for none.",
     )
-    webhook: str | None = Field(None, description="Address that is told about a failed run.")
-    push_gateway: str | None = Field(
-        None, description="Address of a Prometheus push gateway that gets every run's metrics."
+    webhook: Address | None = Field(
+        None, repr=False, description="Address that is told about a failed run."
+    )
+    push_gateway: Address | None = Field(
+        None,
+        repr=False,
+        description="Address of a Prometheus push gateway that gets every run's metrics.",
     )
     pictures: PictureAddressConfig = Field(default_factory=PictureAddressConfig)
     chunks: ChunkConfig = Field(default_factory=ChunkConfig)
@@ -123,7 +130,7 @@ class NightlyRequest:
         known = {name: getattr(self, name) for name in names}
         return {
             **known,
-            "inputs": list(self.inputs),
+            "inputs": [without_secrets(uri) for uri in self.inputs],
             "model_id": facts.model_id,
             "rows": settings.signature(),
         }

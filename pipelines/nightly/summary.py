@@ -8,6 +8,7 @@ from pipelines.nightly.gate import Check, GateConfig, RunStatistics
 from pipelines.nightly.plan.plan import Plan
 from pipelines.nightly.table.publish import Rewritten
 from pipelines.nightly.work.waves import WaveTotals
+from ulsdram_core.schema import Status
 
 
 def plan_numbers(plan: Plan) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def row_numbers(statistics: RunStatistics) -> dict[str, Any]:
         "rows_extracted": statistics.rows,
         "by_status": dict(sorted(statistics.status.items())),
         "by_reason": dict(sorted(statistics.reason.items())),
+        "rows_usable": statistics.usable,
         "rows_without_value": statistics.empty,
         "attribute_rates": {k: round(v, 6) for k, v in statistics.attribute_rates().items()},
     }
@@ -87,12 +89,16 @@ def for_next_night(
     summary: Mapping[str, Any], last: Mapping[str, Any] | None, config: GateConfig
 ) -> dict[str, Any]:
     """What the next gate and the next estimate need; rates only of runs with enough rows."""
-    source = summary
-    if last is not None and summary["rows_extracted"] < config.min_rows:
-        source = last
+    always = {"run_id": summary["run_id"], "rows_in": summary["rows_in"]}
+    usable = summary.get("rows_usable", 0)
+    is_most = 2 * usable >= summary["rows_in"]
+    if last is not None and not is_most and summary["rows_extracted"] < config.min_rows:
+        return {**last, **always}
+    degraded = summary["by_status"].get(Status.DEGRADED.value, 0) / max(1, usable)
     return {
-        "run_id": summary["run_id"],
-        "rows_in": summary["rows_in"],
-        "attribute_rates": source["attribute_rates"],
-        "products_per_second": source["products_per_second"],
+        **always,
+        "attribute_rates": summary["attribute_rates"],
+        "products_per_second": summary["products_per_second"],
+        "empty_rate": summary["rows_without_value"] / max(1, usable),
+        "degraded_rate": degraded if is_most or last is None else last.get("degraded_rate"),
     }

@@ -9,8 +9,10 @@ import socket
 import uuid
 from pathlib import Path
 
+from pipelines.lake.kinds import MARKER, PREPARED, check_kind, claim
 from pipelines.lake.storage import Storage
 from pipelines.prepare.title_groups import SPLITS
+from ulsdram_core.checkpoint import exchange_folders
 
 FORMAT = "ulsdram prepared products"
 REPORT_JSON = "report.json"
@@ -23,6 +25,7 @@ class Publication:
     """Work goes on in `draft`, beside the target; `publish` puts it in the target's place."""
 
     def __init__(self, target: Storage) -> None:
+        _restore(target)
         check_target(target)
         self.target = target
         self._suffix = uuid.uuid4().hex[:12]
@@ -38,6 +41,7 @@ class Publication:
         until all are there.
         """
         check_target(self.target)
+        claim(self.draft, PREPARED)
         self.draft.join(_OWNER).delete()
         if self.target.is_local:
             self._rename()
@@ -52,6 +56,8 @@ class Publication:
     def _rename(self) -> None:
         target, draft = Path(self.target.path), Path(self.draft.path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and exchange_folders(draft, target):
+            return  # the draft is the old folder now, and is discarded
         old = target.with_name(f"{target.name}.old-{self._suffix}")
         if not target.exists():
             draft.rename(target)
@@ -70,7 +76,7 @@ class Publication:
         self.target.join(REPORT_JSON).write_bytes(json.dumps(marker).encode())
         for split in SPLITS:
             self.target.join(split).delete()
-        for name in [*SPLITS, REPORT_MARKDOWN]:
+        for name in [*SPLITS, REPORT_MARKDOWN, MARKER]:
             self.draft.join(name).copy_to(self.target.join(name))
         self.target.join(REPORT_JSON).write_bytes(report)
 
@@ -86,6 +92,19 @@ def check_target(target: Storage) -> None:
             f"found files of another kind in --out {target.uri}, expected nothing or a folder "
             "that prepare made; name another folder"
         )
+    check_kind(target, PREPARED)
+
+
+def _restore(target: Storage) -> None:
+    """Put back the old folder of a process that died between its two renames; drop others."""
+    if not target.is_local:
+        return
+    path = Path(target.path)
+    for old in sorted(path.parent.glob(f"{path.name}.old-*")):
+        if path.exists():
+            Storage.of(old).delete()
+        else:
+            old.rename(path)
 
 
 def is_prepared(place: Storage) -> bool:
@@ -95,21 +114,6 @@ def is_prepared(place: Storage) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(report, dict) and report.get("format") == FORMAT
-
-
-def check_apart(source: Storage, target: Storage) -> None:
-    """ValueError where replacing the target would touch the input."""
-    inner, outer = _with_slash(source), _with_slash(target)
-    if inner.startswith(outer) or outer.startswith(inner):
-        raise ValueError(
-            f"found --out {target.uri} and --in {source.uri} in one another; "
-            "name a folder apart from the input"
-        )
-
-
-def _with_slash(place: Storage) -> str:
-    path = os.path.realpath(place.path) if place.is_local else place.uri
-    return path.rstrip("/") + "/"
 
 
 def _remove_leftovers(target: Storage) -> None:

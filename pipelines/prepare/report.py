@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+from pipelines.command.markdown import escaped, markdown_table
 from pipelines.command.secrets import redact
 from pipelines.prepare.compaction import WrittenFile
 from pipelines.prepare.config import PrepareConfig
@@ -70,9 +71,9 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     parts = [
         f"# Prepared products ({report['kind']})",
         f"Made {report['created_at']} from `{report['input']}`.",
-        *(f"**Warning:** {_cell(warning)}" for warning in report["warnings"]),
+        *(f"**Warning:** {escaped(warning)}" for warning in report["warnings"]),
         "## Rows",
-        _table(
+        markdown_table(
             ("read", "kept", "dropped", "blank lines", "without any value"),
             [
                 (
@@ -89,15 +90,15 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "## Splits",
         _splits(report),
         "## Pictures",
-        _table(
+        markdown_table(
             ("named", "used", "products without"),
             [tuple(report["pictures"][key] for key in ("named", "used", "products_without"))],
         ),
         _counts("unusable because", report["pictures"]["unusable_by_reason"]),
         "## Values",
-        _table(tuple(key.replace("_", " ") for key in values), [tuple(values.values())]),
+        markdown_table(tuple(key.replace("_", " ") for key in values), [tuple(values.values())]),
         "## Corrections",
-        _table(
+        markdown_table(
             tuple(key.replace("_", " ") for key in report["corrections"]),
             [tuple(report["corrections"].values())],
         ),
@@ -186,14 +187,14 @@ def _splits(report: Mapping[str, Any]) -> str:
         for name, split in report["splits"].items()
     ]
     header = ("split", "rows", "origin", "files", "bytes", f"titles elsewhere ({leaks['action']})")
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _attributes(report: Mapping[str, Any]) -> str:
     shown = list(report["attributes"].items())[:_NUM_ATTRIBUTES_SHOWN]
     rows = [(name, *counts.values()) for name, counts in shown]
     more = report["num_attributes"] - len(shown)
-    table = _table(("attribute", "products", "spans", "outside the text"), rows)
+    table = markdown_table(("attribute", "products", "spans", "outside the text"), rows)
     return table + (f"\n\n{more} more, see report.json." if more else "")
 
 
@@ -201,35 +202,24 @@ def _problems(problems: Mapping[str, Any]) -> str:
     shown = problems["listed"][:_NUM_PROBLEMS_SHOWN]
     rows = [(f"{note['file']}:{note['line']}", note["reason"], note["detail"]) for note in shown]
     found = f"{problems['found']} found, {len(shown)} shown."
-    return f"{found}\n\n{_table(('place', 'reason', 'detail'), rows)}" if rows else found
+    return f"{found}\n\n{markdown_table(('place', 'reason', 'detail'), rows)}" if rows else found
 
 
 def _duplicates(ids: Mapping[str, Any]) -> str:
     if not ids["rows"]:
         return ""
     shown = ids["listed"][:_NUM_PROBLEMS_SHOWN]
-    table = _table(("repeated product id",), [(name,) for name in shown])
+    table = markdown_table(("repeated product id",), [(name,) for name in shown])
     return f"{ids['rows']} rows repeat one of {ids['ids']} product ids.\n\n{table}"
 
 
 def _ignored(files: Mapping[str, Any]) -> str:
     shown = files["listed"][:_NUM_PROBLEMS_SHOWN]
     found = f"{files['found']} found, {len(shown)} shown."
-    return f"{found}\n\n{_table(('file',), [(name,) for name in shown])}" if shown else found
+    return (
+        f"{found}\n\n{markdown_table(('file',), [(name,) for name in shown])}" if shown else found
+    )
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> str:
-    return _table((title, "number"), sorted(counts.items())) if counts else ""
-
-
-def _table(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    """A value from the data must not become Markdown or HTML."""
-    text = " ".join(str(value).split()).replace("\\", "\\\\")
-    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "\\`"), ("[", "\\[")):
-        text = text.replace(sign, safe)
-    return text
+    return markdown_table((title, "number"), sorted(counts.items())) if counts else ""

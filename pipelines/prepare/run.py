@@ -20,12 +20,13 @@ from pipelines.cluster.connect import connect_cluster
 from pipelines.cluster.tasks import Item, Result, WorkerDiedError, map_tasks
 from pipelines.errors import RunFailedError
 from pipelines.labelled.corrections import Corrections, read_corrections
+from pipelines.lake.kinds import check_apart
 from pipelines.lake.storage import Storage
 from pipelines.prepare.columns import find_columns
 from pipelines.prepare.compaction import WrittenFile, plan_files, write_file
 from pipelines.prepare.config import PrepareConfig
 from pipelines.prepare.duplicates import find_duplicates
-from pipelines.prepare.publishing import REPORT_JSON, REPORT_MARKDOWN, Publication, check_apart
+from pipelines.prepare.publishing import REPORT_JSON, REPORT_MARKDOWN, Publication
 from pipelines.prepare.report import build_report, render_markdown
 from pipelines.prepare.shards import Inputs, Shard, find_raw_files
 from pipelines.prepare.staging import (

@@ -15,6 +15,7 @@ from pipelines.lake.frames import collect
 from pipelines.lake.history import Moment
 from pipelines.lake.products import ProductReader
 from pipelines.lake.tables import RUNS
+from pipelines.lake.uris import without_secrets
 
 MAX_RUNS = 12
 NEW_VALUES = 15
@@ -54,7 +55,7 @@ def gather_facts(
     earlier = _earlier(table, since)
     drift, new_values = _changes(table, earlier)
     return Facts(
-        table=table.storage.uri,
+        table=without_secrets(table.storage.uri),
         version=table.commit.version,
         committed_at=table.commit.committed_at.strftime("%Y-%m-%d %H:%M UTC"),
         run_id=table.commit.run_id,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipelines.evaluate.quality import Quality
+from pipelines.nightly.gate import FAILED, PASSED
 from pipelines.report import charts
 from pipelines.report.facts import Facts
 from pipelines.report.grid import grid, number, percent
@@ -102,10 +103,9 @@ def _state_class(run: dict[str, Any]) -> str:
 
 
 def _check(check: dict[str, Any]) -> tuple[Any, ...]:
-    passed = bool(check.get("is_passed"))
-    verdict = tag(
-        "span", "passed" if passed else "failed", class_=f"state {'good' if passed else 'bad'}"
-    )
+    found = str(check.get("verdict", ""))
+    state = "good" if found == PASSED else "bad" if found == FAILED else ""
+    verdict = tag("span", found, class_=f"state {state}".strip())
     return (
         str(check.get("name", "")).replace("_", " "),
         verdict,

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from pipelines.labelled.pixels import decoded_dataset, kept_if_small
 from pipelines.labelled.table import LabelledTable
 from pipelines.lake.storage import Storage, file_version
 from pipelines.lake.tables import Columns
+from pipelines.nightly.table.lock import LockConfig, Owner, TableLock
 from pipelines.train.rank import WorkerSettings
 from ulsdram_core.checkpoint import CARD, CONFIG, METRICS, RECIPE, WEIGHTS
 from ulsdram_core.image import ImageConfig
@@ -46,6 +48,18 @@ def model_version(place: Storage | None) -> str:
         if path.rsplit("/", 1)[-1] not in (METRICS, RECIPE, CARD)
     ]
     return "\n".join([place.uri, *files])
+
+
+@contextmanager
+def sole_owner(output: Storage, config: LockConfig | None = None) -> Iterator[None]:
+    """Keep a second training out of this output: both would share its drafts."""
+    folder = output.join("_lock")
+    lock = TableLock.acquire(folder, Owner.this_process("of training"), config or LockConfig())
+    try:
+        yield
+    finally:
+        lock.release()
+        folder.delete()
 
 
 def finished_summary(output: Storage, fingerprint: str) -> dict[str, Any] | None:

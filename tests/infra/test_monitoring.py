@@ -26,7 +26,7 @@ def rules() -> list[dict]:
 
 def job_metrics() -> dict[str, set[str]]:
     """What a run exports: metric -> labels."""
-    check = {"name": "quarantine_rate", "found": 0.1, "limit": 0.5, "is_passed": True}
+    check = {"name": "quarantine_rate", "found": 0.1, "limit": 0.5, "verdict": "passed"}
     summary = {"state": "published", "gate": [check], "by_status": {"ok": 1}}
     summary |= {"by_reason": {"no_picture": 1}, **{name: 1 for name, _ in GAUGES}}
     text = prometheus_text(summary, finished_at=1.0)

@@ -67,6 +67,7 @@ def test_the_directory_holds_what_it_promises(saved):
         parts.metrics, parts.recipe, parts.card
     )  # fmt: skip
     assert path.stat().st_mode & 0o777 == 0o755
+    assert (path / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_loads_where_the_encoders_checkpoint_is_gone(config_of, labels, tokenizer, tmp_path):
@@ -212,7 +213,7 @@ def test_a_model_replaces_a_model(saved, parts_of):
 
 def test_a_model_replaces_a_model_where_names_cannot_be_exchanged(saved, parts_of, monkeypatch):
     path, _ = saved
-    monkeypatch.setattr(checkpoint, "_exchange", lambda *_: False)
+    monkeypatch.setattr(checkpoint, "exchange_folders", lambda *_: False)
     new = parts_of("none")
     save_model(new, path)
     assert load_model(path).model_id() == new.model_id()

@@ -22,8 +22,10 @@ from pipelines.benchmark.eclip.tasks import (
     recognise,
 )
 from pipelines.benchmark.eclip.vectors import SplitVectors, embed_split, join_vectors, split_frame
+from pipelines.command.markdown import markdown_table
 from pipelines.evaluate.slices import parse_slices
 from pipelines.labelled.table import LabelledTable, open_labelled
+from pipelines.lake.kinds import BENCHMARK, claim
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.train.eclip.job import PretrainRequest, starting_encoders
@@ -74,6 +76,7 @@ def run_tasks(request: TasksRequest) -> dict[str, Any]:
     labels = parse_slices(request.binaries)
     if not (request.models or request.baseline):
         raise ValueError("found no --model and no --baseline, expected at least one system")
+    claim(request.output, BENCHMARK)
     figures: list[Figure] = []
     for name, parts in _systems(request):
         _log.info("system %s", name)
@@ -203,14 +206,14 @@ def render_figures(figures: Sequence[Figure]) -> str:
     ]
     for task in dict.fromkeys(figure.task for figure in figures):
         mine = [figure for figure in figures if figure.task == task]
-        lines += [f"## {task}", "", "| modality | way | system | figures | over |"]
-        lines.append("|---|---|---|---|---|")
         order = {key: i for i, key in enumerate(dict.fromkeys((f.modality, f.way) for f in mine))}
-        for figure in sorted(mine, key=lambda f: order[f.modality, f.way]):
-            shown = ", ".join(_shown(figure.values))
-            cells = (figure.modality, figure.way, figure.system, shown, figure.detail)
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
+        rows = [
+            (figure.modality, figure.way, figure.system, ", ".join(_shown(figure.values)),
+             figure.detail)
+            for figure in sorted(mine, key=lambda f: order[f.modality, f.way])
+        ]  # fmt: skip
+        header = ("modality", "way", "system", "figures", "over")
+        lines += [f"## {task}", "", markdown_table(header, rows), ""]
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pipelines.benchmark.paper.statistics import Gain, Spread, compare, spread
 from pipelines.benchmark.paper.store import Result
 from pipelines.benchmark.paper.suites import COLUMNS, ZERO_SHOT, Row, Suite
+from pipelines.command.markdown import markdown_table
 
 # Pairs in another order than published that the Markdown names.
 NAMED_PAIRS = 6
@@ -91,7 +92,7 @@ def table_markdown(table: Table) -> str:
     header += [f"published, {suite.benchmark}: {name}" for name in names]
     first = table.lines[0].figures
     rows = [_cells(line, suite, first if gains else None) for line in table.lines]
-    return "\n".join([f"## {suite.title}", "", *_grid([header, *rows])])
+    return "\n".join([f"## {suite.title}", "", markdown_table(header, rows)])
 
 
 def _cells(line: Line, suite: Suite, first: Mapping[str, Spread] | None) -> list[str]:
@@ -138,11 +139,6 @@ def _plus_minus(found: Spread | None) -> str:
     if found is None:
         return "-"
     return f"{found.mean:.2f}" + (f" +- {found.sd:.2f}" if found.num_seeds > 1 else "")
-
-
-def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
 
 
 @dataclass(frozen=True)
@@ -214,7 +210,7 @@ def claims_markdown(claims: Sequence[RangeClaim]) -> str:
         for claim in claims
     ]
     lines = ["### What PAR claims: fewer false positives, so precision gains more than recall", ""]
-    lines += _grid([header, *rows])
+    lines.append(markdown_table(header, rows))
     if any(claim.outside_before is None for claim in claims):
         lines += [
             "",
@@ -252,7 +248,11 @@ def sweep_markdown(points: Sequence[Mapping[str, float]]) -> str:
         [f"{p['threshold']:.2f}", f"{p['precision']:.2f}", f"{p['recall']:.2f}", f"{p['f1']:.2f}"]
         for p in points
     ]
-    lines = ["## Figure 8: TAG-F1 against the range threshold S_thr", "", *_grid([header, *rows])]
+    lines = [
+        "## Figure 8: TAG-F1 against the range threshold S_thr",
+        "",
+        markdown_table(header, rows),
+    ]
     if points:
         best = max(points, key=lambda p: p["f1"])
         lines += [
@@ -273,7 +273,7 @@ def zero_shot_markdown(runs: Mapping[str, Sequence[Result]], attributes: Sequenc
             values = [100 * run["figures"][metric] for run in found]
             cells.append(_plus_minus(spread(values)) if values else "-")
         rows.append(cells)
-    lines = ["## Zero-shot: attributes never seen in training", "", *_grid([header, *rows])]
+    lines = ["## Zero-shot: attributes never seen in training", "", markdown_table(header, rows)]
     return "\n".join([*lines, "", f"Held out: {', '.join(attributes)}."])
 
 

@@ -25,6 +25,7 @@ from pipelines.lake.change_feed import (
 from pipelines.lake.inputs import InputFile, describe_file, with_hidden
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import id_hashes
+from pipelines.lake.uris import without_secrets
 from pipelines.nightly.plan.changes import ID, BucketChanges, bucket_changes
 from pipelines.nightly.plan.rows import RowSettings, as_binary
 from pipelines.nightly.plan.scan import PlannedFile
@@ -66,7 +67,7 @@ def usable_since(
     if record is None or record["signature"] != settings.signature():
         return None
     since = FeedPoint(**{name: record[name] for name in ("uri", "version", "identity", "num_rows")})
-    is_same = (since.uri, since.identity) == (now.uri, now.identity)
+    is_same = (since.uri, since.identity) == (without_secrets(now.uri), now.identity)
     is_same &= record["table_run"] == table_run and since.version <= now.version
     return since if is_same else None
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipelines.lake.documents import read_json, write_json
 from pipelines.lake.inputs import InputFile, listing_fingerprint
 from pipelines.lake.storage import Storage, retrying
+from pipelines.lake.uris import without_secrets
 from pipelines.nightly.plan.quarantine import ENTRY_SCHEMA
 from pipelines.nightly.plan.scan import FileSummary, PlannedFile, RowMap
 
@@ -75,6 +76,7 @@ class Plan:
     def is_for(self, files: Sequence[InputFile]) -> bool:
         """Whether the plan holds for a listing; what it could not read is worth another try."""
         is_same = self.listing == listing_fingerprint(files)
+        is_same &= all(file.uri == without_secrets(file.uri) for file in files)  # see _stored
         return is_same and not any(planned.summary.is_spoiled for planned in self.files)
 
     def next_feed(self) -> dict[str, Any] | None:
@@ -160,8 +162,13 @@ def _to_json(plan: Plan) -> Mapping[str, Any]:
         "listing": plan.listing,
         "feed": plan.feed,
         "counts": asdict(plan.counts),
-        "files": [{"file": asdict(p.file), "summary": asdict(p.summary)} for p in plan.files],
+        "files": [{"file": _stored(p.file), "summary": asdict(p.summary)} for p in plan.files],
     }
+
+
+def _stored(file: InputFile) -> Mapping[str, Any]:
+    """Without secrets of its URI: a plan over such files is made again rather than continued."""
+    return {**asdict(file), "uri": without_secrets(file.uri)}
 
 
 def _from_json(found: Mapping[str, Any]) -> Plan:

@@ -11,8 +11,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from pipelines.command.secrets import redact
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.tables import QUARANTINE_SCHEMA, SCHEMA_VERSION, id_hashes
+from pipelines.lake.uris import without_secrets
 from pipelines.nightly.plan.scan import KEYLESS_REASONS, PlannedFile, RowMap
 from ulsdram_core.reasons import Reason
 
@@ -99,18 +101,18 @@ def _entry(
     file: str, row_group: int, row: int, num_rows: int | None, reason: str, detail: str
 ) -> dict[str, object]:
     return {
-        "file": file,
+        "file": without_secrets(file),
         "row_group": row_group,
         "row": row,
         "num_rows": num_rows,
         "reason": reason,
-        "detail": detail or None,
+        "detail": redact(detail) or None,
     }
 
 
 def _rows_table(orders: np.ndarray, reasons: list[str], rows: RowMap) -> pa.Table:
     files, groups, positions = rows.locate(orders)
-    uris = pa.array([planned.file.uri for planned in rows.files], pa.string())
+    uris = pa.array([without_secrets(p.file.uri) for p in rows.files], pa.string())
     columns = {
         "file": uris.take(pa.array(files)),
         "row_group": pa.array(groups, pa.int32()),

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.command.secrets import redact
 from pipelines.errors import RunFailedError
 from pipelines.lake.csv import bad_records, csv_as_parquet
 from pipelines.lake.inputs import InputFile
@@ -190,7 +191,7 @@ def _scan_row_groups(
             keys = reader.keys(i, is_key_only=is_key_only)
             records += _group_records(keys, first_row, num_rows)
         except SpoiledError as error:
-            bad[i] = str(error)
+            bad[i] = redact(str(error))[:500]
         first_row += num_rows
     found = np.concatenate(records)
     summary = FileSummary(
@@ -271,7 +272,7 @@ def _unusable(
 
 
 def _spoiled(detail: str) -> FileSummary:
-    return FileSummary(problem=Reason.UNREADABLE_FILE.value, detail=detail[:500])
+    return FileSummary(problem=Reason.UNREADABLE_FILE.value, detail=redact(detail)[:500])
 
 
 def no_records() -> np.ndarray:

@@ -1,8 +1,10 @@
 """Who may write a table: numbered epochs, each created once by a conditional put.
 
-`_lock/epoch-N.json` names the owner, `.beat` says when it was last alive, `.released` that it left.
+`_lock/epoch-N.json` names the owner, `.beat` changes while it lives, `.released` says that it left.
 Losing the lock (a pause longer than `stale_seconds`) is harmless: the next owner has a higher epoch
-and the table refuses commits of lower ones. No clock has to be exact, only roughly right.
+and the table refuses commits of lower ones. No clocks are compared: who wants the table watches the
+beat and counts its silence by its own clock. The table knows its last epoch too, so that deleting
+`_runs` starts no epoch again.
 """
 
 import json
@@ -19,6 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.errors import RunFailedError
 from pipelines.lake.storage import Storage
+from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, RUNS, open_table
+
+APP_ID, LOCK = "ulsdram-nightly", "_lock"
 
 _log = logging.getLogger(__name__)
 
@@ -80,26 +85,32 @@ class Owner:
 class TableLock:
     """Ownership of one table; beats in a thread until `release`."""
 
-    def __init__(self, folder: Storage, epoch: int, *, took_over: bool, config: LockConfig) -> None:
+    def __init__(
+        self, folder: Storage, epoch: int, owner: Owner, *, took_over: bool, config: LockConfig
+    ) -> None:
         self.epoch = epoch
         self.took_over = took_over
         self._folder = folder
+        self._owner = owner.to_json()
         self._config = config
+        self._num_beats = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_stopped, daemon=True)
 
     @staticmethod
-    def acquire(folder: Storage, owner: Owner, config: LockConfig) -> "TableLock":
-        """Own the next epoch, or raise TableBusyError."""
+    def acquire(folder: Storage, owner: Owner, config: LockConfig, *, used: int = 0) -> "TableLock":
+        """Own the next epoch, or raise TableBusyError; `used` is the highest one in the table."""
         newest = newest_epoch(folder)
-        took_over = False
+        took_over = used > newest  # the folder was deleted: nobody knows whether its owner lives
         if newest and not folder.join(_name(newest, "released")).exists():
             _refuse_if_alive(folder, newest, config)
             took_over = True
-        epoch = newest + 1
-        if not folder.join(_name(epoch, "json")).write_if_absent(owner.to_json()):
+        epoch = max(newest, used) + 1
+        place = folder.join(_name(epoch, "json"))
+        # read back: some stores take every put, whatever its condition
+        if not place.write_if_absent(owner.to_json()) or place.read_bytes() != owner.to_json():
             raise TableBusyError(f"another run has just taken {folder.uri}; wait for it to end")
-        lock = TableLock(folder, epoch, took_over=took_over, config=config)
+        lock = TableLock(folder, epoch, owner, took_over=took_over, config=config)
         lock._beat()
         lock._thread.start()
         lock._drop_older()
@@ -114,6 +125,11 @@ class TableLock:
             raise FencedError(
                 f"this run owned epoch {self.epoch} but epoch {newest} has taken over; "
                 "nothing was published by this process"
+            )
+        if _read(self._folder.join(_name(self.epoch, "json"))) != self._owner:
+            raise FencedError(
+                f"epoch {self.epoch} of {self._folder.uri} is another run's or was deleted; "
+                "run again"
             )
 
     def release(self) -> None:
@@ -131,7 +147,9 @@ class TableLock:
                 _log.warning("the lock's sign of life could not be written: %s", error)
 
     def _beat(self) -> None:
-        self._folder.join(_name(self.epoch, "beat")).write_bytes(str(time.time()).encode())
+        self._num_beats += 1
+        beat = f"{self._num_beats} {time.time()}".encode()
+        self._folder.join(_name(self.epoch, "beat")).write_bytes(beat)
 
     def _drop_older(self) -> None:
         for name in self._folder.names():
@@ -148,15 +166,37 @@ def _refuse_if_alive(folder: Storage, epoch: int, config: LockConfig) -> None:
     owner = Owner(**json.loads(folder.join(_name(epoch, "json")).read_bytes()))
     if owner.is_dead_here():
         return
-    beat = folder.join(_name(epoch, "beat"))
-    # an owner that has not beaten yet is a moment old
-    silent = time.time() - float(beat.read_bytes()) if beat.exists() else 0.0
-    if silent <= config.stale_seconds:
-        raise TableBusyError(
-            f"run {owner.run_id} (process {owner.pid}) owns {folder.uri} and gave a sign of life "
-            f"{silent:.0f} s ago; wait for it, or until it is silent for "
-            f"{config.stale_seconds:.0f} s"
-        )
+    beat, started = folder.join(_name(epoch, "beat")), time.monotonic()
+    first = _read(beat)
+    while time.monotonic() - started < config.stale_seconds:
+        time.sleep(min(config.beat_seconds, 2.0) / 4)
+        if folder.join(_name(epoch, "released")).exists():
+            return
+        if _read(beat) != first or newest_epoch(folder) != epoch:
+            raise TableBusyError(
+                f"run {owner.run_id} (process {owner.pid}) owns {folder.uri} and gave a sign of "
+                f"life just now; wait for it, or until it is silent for "
+                f"{config.stale_seconds:.0f} s"
+            )
+
+
+def table_epoch(output: Storage) -> int:
+    """Return the highest epoch that has written the tables; 0 when none did."""
+    tables = (open_table(output, name) for name in (EXTRACTIONS, QUARANTINE))
+    return max((delta.transaction_version(APP_ID) or 0 for delta in tables if delta), default=0)
+
+
+def lock_table(output: Storage, run_id: str, config: LockConfig) -> TableLock:
+    """Return the lock of the tables below `output`, owned by this process."""
+    folder = output.join(RUNS, LOCK)
+    return TableLock.acquire(folder, Owner.this_process(run_id), config, used=table_epoch(output))
+
+
+def _read(place: Storage) -> bytes:
+    try:
+        return place.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _name(epoch: int, suffix: str) -> str:

@@ -1,7 +1,9 @@
 """Housekeeping after a publish: compaction, vacuum, and what earlier runs left behind."""
 
 import logging
+import math
 from collections.abc import Iterable
+from pathlib import Path
 
 from deltalake import DeltaTable
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +23,11 @@ class MaintenanceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    keep_runs_days: float | None = Field(
+        90.0,
+        ge=1,
+        description="Days for which reports of runs are kept. Null: for ever.",
+    )
     compact: bool = Field(
         False, description="Merge the files of a bucket and shorten the log after publishing."
     )
@@ -72,9 +79,16 @@ def drop_stale_keys(runs: Storage, current: Iterable[str]) -> None:
     runs.join(FEED).delete()
 
 
+def drop_temporaries(output: Storage) -> None:
+    """Remove what writes that were cut short left on this machine's disks."""
+    if output.is_local:
+        for path in Path(output.path).rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
 def _vacuum(delta: DeltaTable, hours: float) -> list[str]:
     return delta.vacuum(
-        retention_hours=int(hours),
+        retention_hours=math.ceil(hours),
         dry_run=False,
         enforce_retention_duration=False,
         full=True,  # strays of crashed runs are in no log entry

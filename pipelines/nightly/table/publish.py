@@ -23,11 +23,10 @@ from pipelines.lake.snapshot import BucketFiles, Snapshot, StoredFile
 from pipelines.lake.storage import Storage, retrying
 from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, create_table, id_hashes, open_table
 from pipelines.nightly.plan.plan import Plan
-from pipelines.nightly.table.lock import FencedError
+from pipelines.nightly.table.lock import APP_ID, FencedError
 from pipelines.nightly.work.staging import Staging, key_frame
 from ulsdram_core.schema import Status
 
-APP_ID = "ulsdram-nightly"
 _ID = ["id_hi", "id_lo"]
 _MAX_FILE_ROWS = 1_000_000
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.command.markdown import markdown_table
+
 
 def pair_report(
     num_rows: int, counts: Mapping[str, int], groups: Mapping[str, int], *, seconds: float
@@ -26,7 +28,6 @@ def render_pair_report(report: Mapping[str, Any]) -> str:
     for title, name in (
         ("split", "pairs"), ("left out because of", "left_out"), ("duplicates", "duplicates"),
     ):  # fmt: skip
-        lines += [f"| {title} | rows |", "|---|---|"]
-        lines += [f"| {key.replace('_', ' ')} | {value} |" for key, value in report[name].items()]
-        lines.append("")
+        rows = [(key.replace("_", " "), value) for key, value in report[name].items()]
+        lines += [markdown_table((title, "rows"), rows), ""]
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipelines.cluster.tasks import Item, MapTasks, Result, WorkerDiedError
 from pipelines.errors import RunFailedError
 from pipelines.lake.inputs import list_inputs
+from pipelines.lake.kinds import check_apart
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.prepare.pairs.catalogs import Groups, Ties, placeholder_rows, repeated_rows
@@ -44,7 +45,6 @@ from pipelines.prepare.publishing import (
     REPORT_JSON,
     REPORT_MARKDOWN,
     Publication,
-    check_apart,
 )
 from pipelines.prepare.title_groups import SPLITS
 

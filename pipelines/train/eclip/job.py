@@ -13,8 +13,10 @@ from pydantic import BaseModel
 from safetensors.torch import load_file
 
 from pipelines.cluster.connect import connect_cluster
+from pipelines.command.markdown import markdown_table
 from pipelines.command.recipes import dump_recipe
 from pipelines.labelled.table import LabelledTable
+from pipelines.lake.kinds import RUN, check_apart, claim
 from pipelines.lake.storage import Storage
 from pipelines.train.eclip.recipe import EclipRecipe
 from pipelines.train.eclip.state import PretrainPlace
@@ -27,6 +29,7 @@ from pipelines.train.runs import (
     model_version,
     put_folder,
     run_workers,
+    sole_owner,
 )
 from pipelines.train.state import BEST
 from ulsdram_core.eclip.parts import (
@@ -60,6 +63,8 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
     """Pre-train to the end, resuming an interrupted run of the same request."""
     started = time.monotonic()
     tables = {split: open_recipe_pairs(request.data, split, request.recipe) for split in SPLITS}
+    check_apart(request.data, request.output, read="--data")
+    claim(request.output, RUN)
     fingerprint = pretrain_fingerprint(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
@@ -72,7 +77,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
         num_workers=request.num_workers,
     )
     connect_cluster()
-    with tempfile.TemporaryDirectory() as scratch:
+    with sole_owner(request.output), tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
         put_folder(partial(save_eclip, start), place, Path(scratch))
         checkpoint = run_workers(pretrain_worker, request, tables, place, fingerprint)
@@ -171,30 +176,32 @@ def _summary(
 def pretrain_card(recipe: EclipRecipe, summary: dict[str, Any]) -> str:
     """Return README.md of an e-CLIP model directory."""
     columns = ("epoch", "pairs", "loss", "picture_to_text_r1", "text_to_picture_r1", "scale")
-    rows = "\n".join(
-        "| " + " | ".join(f"{row[name]:.4g}" for name in columns) + " |"
-        for row in summary["history"]
-    )
+    history = [[f"{row[name]:.4g}" for name in columns] for row in summary["history"]]
     image = recipe.model.image_encoder.architecture
+    size = recipe.image.size
+    facts = [
+        (
+            "text encoder",
+            f"{recipe.model.text_encoder.name}, {recipe.model.pooling} pooling",
+        ),
+        ("picture encoder", f"{image}, {size}x{size} pixels"),
+        ("embedding", f"{recipe.model.dim} numbers, {recipe.model.head} heads"),
+        ("targets", summary["targets"]),
+        (
+            "pairs seen, steps, last batch",
+            f"{summary['pairs']}, {summary['steps']}, {summary['batch_pairs']}",
+        ),
+        ("seed", recipe.pretrain.seed),
+    ]
     return f"""# e-CLIP encoders {summary["model_id"]}
 {recipe.description}
 
 A reconstruction of e-CLIP from its abstract and public summaries; no figure here is the paper's.
 
-| | |
-|---|---|
-| text encoder | {recipe.model.text_encoder.name}, {recipe.model.pooling} pooling |
-| picture encoder | {image}, {recipe.image.size}x{recipe.image.size} pixels |
-| embedding | {recipe.model.dim} numbers, {recipe.model.head} heads |
-| targets | {summary["targets"]} |
-| pairs seen, steps, last batch | {summary["pairs"]}, {summary["steps"]}, \
-{summary["batch_pairs"]} |
-| seed | {recipe.pretrain.seed} |
+{markdown_table(("", ""), facts)}
 
 On at most {recipe.pretrain.valid_pairs} validation pairs (another listing of the same product
 counts as found); the weights are those of the best mean R@1, {summary["best_recall"]:.4f}:
 
-| {" | ".join(columns)} |
-|{"---|" * len(columns)}
-{rows}
+{markdown_table(columns, history)}
 """

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from pipelines.command.markdown import markdown_table
 from pipelines.train.extractor.recipe import Recipe
 from ulsdram_core.parts import ModelParts
 
@@ -15,30 +16,36 @@ def model_card(parts: ModelParts, recipe: Recipe, summary: Mapping[str, Any]) ->
     if model.image_encoder is not None and recipe.image is not None:
         size = recipe.image.size
         picture = f"{model.image_encoder.architecture}, {size}x{size} pixels"
-    sweep = "\n".join(
-        f"| {row['threshold']:.2f} | {100 * row['precision']:.2f} | {100 * row['recall']:.2f} "
-        f"| {100 * row['f1']:.2f} |"
+    shares = ("precision", "recall", "f1")
+    figures = ", ".join(f"{100 * valid[name]:.2f}" for name in shares)
+    facts = [
+        ("text encoder", model.text_encoder.name),
+        ("pictures", picture),
+        (
+            "fusion, policy, tagger",
+            f"{model.fusion.kind}, {model.policy.kind}, {model.tagger.kind}",
+        ),
+        ("text columns", ", ".join(recipe.text.sources)),
+        ("attributes", _listed(parts.labels.attributes)),
+        ("of these with one value per product", _listed(parts.labels.single)),
+        ("epochs, steps", f"{summary['epochs']}, {summary['steps']}"),
+        ("seed", recipe.fit.seed),
+        (
+            "validation precision, recall, F1, before calibration",
+            f"{figures} (epoch {valid['epoch']:.0f})",
+        ),
+        ("calibration error", f"{100 * summary['calibration_error']:.2f}"),
+        ("range threshold", summary["threshold"]),
+        ("lowest confidence of a value", _limit(parts.config.thresholds.value.values())),
+    ]
+    sweep = [
+        (f"{row['threshold']:.2f}", *(f"{100 * row[name]:.2f}" for name in shares))
         for row in summary["threshold_sweep"]
-    )
+    ]
     return f"""# Attribute value extractor {summary["model_id"]}
 {recipe.description}
 
-| | |
-|---|---|
-| text encoder | {model.text_encoder.name} |
-| pictures | {picture} |
-| fusion, policy, tagger | {model.fusion.kind}, {model.policy.kind}, {model.tagger.kind} |
-| text columns | {", ".join(recipe.text.sources)} |
-| attributes | {_listed(parts.labels.attributes)} |
-| of these with one value per product | {_listed(parts.labels.single)} |
-| epochs, steps | {summary["epochs"]}, {summary["steps"]} |
-| seed | {recipe.fit.seed} |
-| validation precision, recall, F1, before calibration | {100 * valid["precision"]:.2f}, \
-{100 * valid["recall"]:.2f}, \
-{100 * valid["f1"]:.2f} (epoch {valid["epoch"]:.0f}) |
-| calibration error | {100 * summary["calibration_error"]:.2f} |
-| range threshold | {summary["threshold"]} |
-| lowest confidence of a value | {_limit(parts.config.thresholds.value.values())} |
+{markdown_table(("", ""), facts)}
 
 Values are spans copied from the text; what the text does not say is never extracted. Figures are
 for validation products drawn like the training products; other catalogues need their own check
@@ -46,9 +53,7 @@ for validation products drawn like the training products; other catalogues need 
 
 Range threshold on the validation split:
 
-| S_thr | P | R | F1 |
-|---|---|---|---|
-{sweep}
+{markdown_table(("S_thr", "P", "R", "F1"), sweep)}
 """
 
 

@@ -25,6 +25,7 @@ from pipelines.labelled.table import (
     warn_of_no_pictures,
     warn_of_unread_gold,
 )
+from pipelines.lake.kinds import RUN, check_apart, claim
 from pipelines.lake.storage import Storage
 from pipelines.train.extractor.card import model_card
 from pipelines.train.extractor.recipe import CalibrationConfig, Recipe
@@ -38,6 +39,7 @@ from pipelines.train.runs import (
     model_version,
     put_folder,
     run_workers,
+    sole_owner,
 )
 from pipelines.train.state import BEST
 from ulsdram_core.calibration import ThresholdChoice, choose_thresholds, confidence_sweep
@@ -66,6 +68,10 @@ def train(request: TrainRequest) -> dict[str, Any]:
     corrections = read_corrections(request.corrections) if request.corrections else Corrections()
     tables = {split: _open(request, split, corrections) for split in ("train", "valid")}
     check_output(request.output)
+    check_apart(request.data, request.output, read="--data")
+    if request.corrections is not None:
+        check_apart(request.corrections, request.output, read="--corrections")
+    claim(request.output, RUN)
     check_texts(tables["train"])
     warn_of_unread_gold(tables["train"])
     if recipe.image is not None:
@@ -84,7 +90,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
         _log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
     connect_for_workers(request.num_workers)
-    with tempfile.TemporaryDirectory() as scratch:
+    with sole_owner(request.output), tempfile.TemporaryDirectory() as scratch:
         start = request.output.join("_start")
         put_folder(partial(save_model, parts), start, Path(scratch))
         checkpoint = run_workers(train_worker, request, tables, start, training)

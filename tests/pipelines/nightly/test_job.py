@@ -313,7 +313,7 @@ def test_a_failure_calls_the_webhook_and_is_reported(lake, output, run_night):
     assert "null_rate" in heard[0]["text"]
     report = output.join("_runs", "bad", "report.md").read_bytes().decode()
     assert "| null_rate |" in report
-    assert "FAILED" in report
+    assert "| failed |" in report
     metrics = output.join("_runs", "bad", "metrics.prom").read_bytes().decode()
     assert metrics.endswith("ulsdram_nightly_success 0\n")
 

@@ -12,11 +12,11 @@ from shop_catalogue import product, products, write_file, write_files
 
 from pipelines.errors import RunFailedError
 from pipelines.lake.snapshot import StoredFile
-from pipelines.nightly.report import prometheus_text
+from pipelines.nightly.report import markdown, prometheus_text
 from pipelines.nightly.summary import write_numbers
 from pipelines.nightly.table.publish import Rewritten
 
-CHECK = {"name": "quarantine_rate", "found": 0.1, "limit": 0.05, "is_passed": False, "note": ""}
+CHECK = {"name": "quarantine_rate", "found": 0.1, "limit": 0.05, "verdict": "failed", "note": ""}
 
 
 def samples(text: str) -> dict[str, str]:
@@ -30,6 +30,15 @@ def test_a_refused_run_names_its_checks_but_no_success_time():
     assert found['ulsdram_nightly_gate_limit{check="quarantine_rate"}'] == "0.05"
     assert found["ulsdram_nightly_finished_timestamp_seconds"] == "12.5"
     assert "last_success" not in text
+
+
+def test_what_was_not_judged_has_neither_passed_nor_failed():
+    check = {**CHECK, "verdict": "not judged", "note": "3 rows are too few"}
+    summary = {"state": "published", "gate": [check], "run_id": "r"}
+    found = samples(prometheus_text(summary, finished_at=1))
+    assert found['ulsdram_nightly_gate_judged{check="quarantine_rate"}'] == "0"
+    assert 'ulsdram_nightly_gate_passed{check="quarantine_rate"}' not in found
+    assert "| not judged | 3 rows are too few |" in markdown(summary)
 
 
 def test_write_amplification_counts_rows_as_its_text_says():
@@ -46,6 +55,12 @@ def test_labels_are_escaped():
         {"state": "published", "gate": [{**CHECK, "name": 'a"\\\n'}]}, finished_at=1
     )
     assert r'{check="a\"\\\n"}' in text
+
+
+def test_an_attribute_name_does_not_break_the_table_of_checks():
+    check = {**CHECK, "name": "drift:a|<b>"}
+    text = markdown({"run_id": "r", "state": "failed", "gate": [check]})
+    assert r"| drift:a\|&lt;b> | 0.100 | 0.050 | FAILED |  |" in text
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
@@ -101,5 +116,5 @@ def test_a_gateway_that_does_not_answer_changes_nothing(run_night, tmp_path, cap
     lake = write_files(tmp_path / "in", products(10))
     config = small_config(push_gateway="http://user:hunter22@127.0.0.1:9/")
     assert run_night(lake, config=config)["state"] == "published"
-    assert "could not be pushed" in caplog.text
+    assert "could not be told: ConnectionRefusedError" in caplog.text
     assert "hunter22" not in caplog.text

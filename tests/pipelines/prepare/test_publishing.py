@@ -7,8 +7,11 @@ import sys
 
 import pytest
 
+from pipelines.labelled.table import TableError, open_labelled
+from pipelines.lake.kinds import check_apart
 from pipelines.lake.storage import Storage
-from pipelines.prepare.publishing import FORMAT, Publication, check_apart, is_prepared
+from pipelines.lake.tables import Columns
+from pipelines.prepare.publishing import FORMAT, Publication, is_prepared
 
 
 def draft(target: Storage, text: str) -> Publication:
@@ -109,3 +112,42 @@ def test_input_and_output_stay_apart(tmp_path, source, out):
 
 def test_neighbours_are_apart(tmp_path):
     check_apart(Storage.of(tmp_path / "data"), Storage.of(tmp_path / "data-prepared"))
+
+
+def test_an_old_folder_between_two_renames_is_put_back(tmp_path):
+    draft(Storage.of(tmp_path / "out"), "old").publish()
+    (tmp_path / "out").rename(tmp_path / "out.old-1")  # killed here
+    with pytest.raises(RuntimeError):
+        _fail_in(Storage.of(tmp_path / "out"))
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["text"] == "old"
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out"]
+
+
+def _fail_in(target: Storage) -> None:
+    publication = draft(target, "new")
+    publication.discard()
+    raise RuntimeError
+
+
+def test_a_local_folder_is_replaced_in_one_step(tmp_path, monkeypatch):
+    draft(Storage.of(tmp_path / "out"), "old").publish()
+    publication = draft(Storage.of(tmp_path / "out"), "new")
+    monkeypatch.setattr(type(tmp_path), "rename", None)  # nothing is renamed away and back
+    publication.publish()
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["text"] == "new"
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out"]
+
+
+def test_a_training_run_is_no_target_even_with_a_report_in_it(tmp_path):
+    draft(Storage.of(tmp_path / "out"), "old").publish()
+    (tmp_path / "out" / "_ulsdram.json").write_text('{"kind": "training run"}')
+    with pytest.raises(ValueError, match="a folder of training run"):
+        Publication(Storage.of(tmp_path / "out"))
+
+
+def test_a_folder_that_was_not_filled_to_the_end_is_refused_by_readers(tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps({"format": FORMAT, "complete": False}))
+    with pytest.raises(TableError, match="not filled to the end"):
+        open_labelled(
+            Storage.of(tmp_path), "train", columns=Columns(), sources=(), uses_pictures=False
+        )

@@ -7,7 +7,8 @@ import fsspec
 import pytest
 
 from pipelines.lake.storage import Storage
-from pipelines.train.runs import finished_summary, put_folder
+from pipelines.nightly.table.lock import LockConfig, TableBusyError
+from pipelines.train.runs import finished_summary, put_folder, sole_owner
 from ulsdram_core.checkpoint import load_model, save_model
 from ulsdram_core.encoders.tokenizer import build_tokenizer
 from ulsdram_core.errors import CheckpointError
@@ -96,3 +97,12 @@ def test_a_model_whose_weights_are_gone_does_not_count(tmp_path):
     assert finished_summary(output, "f1") is not None
     output.join("model", "model.safetensors").delete()
     assert finished_summary(output, "f1") is None
+
+
+def test_two_trainings_do_not_share_an_output(tmp_path):
+    output, config = Storage.of(tmp_path), LockConfig(beat_seconds=0.1, stale_seconds=5)
+    with sole_owner(output, config):
+        second = sole_owner(output, config)
+        with pytest.raises(TableBusyError, match="run of training"):
+            second.__enter__()
+    assert output.names() == []

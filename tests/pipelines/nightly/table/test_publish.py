@@ -9,6 +9,7 @@ from dictionary_model import DictionarySource
 from run_job import Call, small_config
 from shop_catalogue import extractions, product, products, quarantine, write_file, write_files
 
+from pipelines.errors import RunFailedError
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, id_hashes, open_table
@@ -141,7 +142,10 @@ def test_readers_see_whole_commits_only(output, tmp_path):
 def test_erased_products_leave_table_and_history(output, tmp_path):
     ids = tmp_path / "ids.txt"
     ids.write_text("p000003\n\np000004\nunknown\n")
-    summary = erase(output, read_ids(Storage.of(ids)), is_vacuumed=True, config=LockConfig())
+    found = read_ids(Storage.of(ids))
+    with pytest.raises(RunFailedError, match=r"1 of 3 products .*'unknown'") as error:
+        erase(output, found, is_vacuumed=True, config=LockConfig())
+    summary = error.value.summary
     assert (summary["products_asked"], summary["products_erased"]) == (3, 2)
     assert len(extractions(output)) == 38
     remains = b"".join(output.sibling(path).read_bytes() for path in output.fs.find(output.path))
@@ -155,7 +159,9 @@ def test_erase_drops_what_an_open_run_has_staged(output, tmp_path):
     write_files(tmp_path / "in", products(60))
     call = Call((str(tmp_path / "in"),), output, dict(output.options))
     assert call.run_apart(crash_at="before_commit") == -9
-    summary = erase(output, ["p000050"], is_vacuumed=False, config=LockConfig())
+    summary = erase(
+        output, ["p000050"], is_vacuumed=False, config=LockConfig(), is_missing_allowed=True
+    )
     assert summary["abandoned_run"] is not None
     staged = [p for p in output.fs.find(output.join("_runs").path) if "staging" in p]
     assert staged == []

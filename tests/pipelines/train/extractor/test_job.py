@@ -40,7 +40,8 @@ def trained(ray_cluster, demo_data, small_recipe, tmp_path_factory):  # noqa: AR
 
 def test_a_run_leaves_a_model_a_log_and_events(trained):
     request, summary = trained
-    assert set(request.output.names()) == {"model", "checkpoints", "metrics.jsonl", "tensorboard"}
+    made = {"model", "checkpoints", "metrics.jsonl", "tensorboard", "_ulsdram.json"}
+    assert set(request.output.names()) == made
     entries = [
         json.loads(line) for line in request.output.join("metrics.jsonl").read_bytes().splitlines()
     ]

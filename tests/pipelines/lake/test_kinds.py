@@ -1,0 +1,93 @@
+"""Which folder a job may write to."""
+
+import os
+
+import pytest
+
+from pipelines.lake.kinds import (
+    DATA,
+    DELTA,
+    MARKER,
+    MODEL,
+    PREPARED,
+    RUN,
+    SNAPSHOTS,
+    TABLES,
+    check_apart,
+    claim,
+    kind_of,
+)
+from pipelines.lake.storage import Storage
+
+LEGACY = {
+    DELTA: ("_delta_log/0.json",),
+    MODEL: ("config.json", "model.safetensors"),
+    TABLES: ("extractions/_delta_log/0.json", "_runs/last.json"),
+    RUN: ("model/config.json", "metrics.jsonl"),
+    PREPARED: ("train/0.parquet", "report.json"),
+    SNAPSHOTS: ("latest.json", "v1/wide/0.parquet"),
+    DATA: ("part-0.parquet",),
+}
+
+
+def fill(place: Storage, names) -> Storage:
+    for name in names:
+        place.join(name).write_bytes(b"{}")
+    return place
+
+
+@pytest.mark.parametrize("kind", LEGACY)
+def test_a_folder_of_an_earlier_release_is_known_and_only_its_own_job_goes_on(tmp_path, kind):
+    place = fill(Storage.of(tmp_path / "x"), LEGACY[kind])
+    assert kind_of(place) == kind
+    claim(place, kind)
+    assert kind_of(place) == kind
+    other = RUN if kind != RUN else TABLES
+    with pytest.raises(ValueError, match=f"to be a folder of {kind}, expected one of {other}"):
+        claim(place, other)
+
+
+def test_a_marker_outweighs_what_lies_there(tmp_path):
+    place = Storage.of(tmp_path)
+    claim(place, TABLES)
+    fill(place, LEGACY[RUN])
+    assert kind_of(place) == TABLES
+    assert MARKER in place.names()
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(ValueError, match="found a file at --out"):
+        claim(Storage.of(tmp_path / "x"), RUN)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("{}/in", "{}/in"),
+        ("{}/in", "{}/in/"),
+        ("{}/in", "file://{}/in"),
+        ("{}/in", "{}/in/out"),
+        ("{}/in/part.parquet", "{}/in"),
+        ("{}/in", "{}/link"),
+        ("{}/in", "{}/link/out"),
+        ("{}/in", "{}/x/../in"),
+        ("{}/in", "{}"),
+        ("memory://lake/in", "memory://lake//in/"),
+        ("memory://lake/in", "memory://lake/x/../in/out"),
+        ("s3://lake/in", "s3a://lake/in/out"),
+    ],
+)
+def test_one_place_in_two_spellings_is_one_place(tmp_path, source, target):
+    (tmp_path / "in").mkdir()
+    os.symlink(tmp_path / "in", tmp_path / "link")
+    with pytest.raises(ValueError, match="in one another"):
+        check_apart(Storage.of(source.format(tmp_path)), Storage.of(target.format(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("{}/in", "{}/in-2"), ("memory://a/in", "memory://b/in"), ("{}/in", "memory://{}/in")],
+)
+def test_places_beside_one_another_are_apart(tmp_path, source, target):
+    check_apart(Storage.of(source.format(tmp_path)), Storage.of(target.format(tmp_path)))
