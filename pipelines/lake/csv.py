@@ -8,7 +8,7 @@ read as if it were not there.
 import io
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import IO, cast
@@ -195,26 +195,8 @@ def _parsed(
     schema = pa.schema([(name, pa.binary()) for name in wanted])
     if not records:
         return CsvRows(schema.empty_table(), [], list(bad))
-    data = b"".join(one if one.endswith(b"\n") else one + b"\n" for one in records.values())
-    rows = pacsv.read_csv(
-        pa.BufferReader(data),
-        # line numbers are only known to a single-threaded reader
-        read_options=pacsv.ReadOptions(
-            use_threads=False, column_names=list(found), block_size=len(data) + 1
-        ),
-        parse_options=pacsv.ParseOptions(
-            invalid_row_handler=skip, newlines_in_values=True, ignore_empty_lines=False
-        ),
-        # every column as bytes: types and UTF-8 are judged row by row later
-        convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(found, pa.binary()),
-            include_columns=list(wanted),
-            check_utf8=False,
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-    if wanted and rows.num_rows + len(uneven) != len(records):
+    rows = _read_records(records, found, wanted, skip)
+    if rows is None or (wanted and rows.num_rows + len(uneven) != len(records)):
         return _parsed(*_without_uneven(records, bad, len(found)), found, wanted)
     left_out = set(uneven)
     good = [number for number in numbers if number not in left_out]
@@ -234,3 +216,34 @@ def _without_uneven(
     if not odd:
         raise CsvError(f"gave fewer rows than its {len(records)} records")
     return even, sorted((*bad, *odd))
+
+
+def _read_records(
+    records: dict[int, bytes],
+    found: Sequence[str],
+    wanted: Sequence[str],
+    skip: Callable[[pacsv.InvalidRow], str],
+) -> pa.Table | None:
+    """Return records as Arrow reads them; None where an uneven one is no text, which it refuses."""
+    data = b"".join(one if one.endswith(b"\n") else one + b"\n" for one in records.values())
+    try:
+        return pacsv.read_csv(
+            pa.BufferReader(data),
+            # line numbers are only known to a single-threaded reader
+            read_options=pacsv.ReadOptions(
+                use_threads=False, column_names=list(found), block_size=len(data) + 1
+            ),
+            parse_options=pacsv.ParseOptions(
+                invalid_row_handler=skip, newlines_in_values=True, ignore_empty_lines=False
+            ),
+            # every column as bytes: types and UTF-8 are judged row by row later
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(found, pa.binary()),
+                include_columns=list(wanted),
+                check_utf8=False,
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None

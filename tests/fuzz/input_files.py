@@ -151,7 +151,7 @@ def _memory() -> str | None:
 def run(kind: str, first: int, count: int, *, seconds: float = 1e9) -> dict:
     """All seeds in processes of their own, a thousand each."""
     started, counts = time.monotonic(), Counter()
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork of threads may hang
     with tempfile.TemporaryDirectory() as folder:
         place = str(Path(folder, "log"))
         waiting = [(at, min(at + 1000, first + count)) for at in range(first, first + count, 1000)]
