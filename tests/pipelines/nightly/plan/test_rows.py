@@ -117,5 +117,5 @@ def test_views_of_text_and_bytes_are_read(tmp_path):
     }
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     with opened(tmp_path / "a.parquet") as reader:
-        raw = reader.take(0, np.array([1, 2]))
+        (raw,) = reader.take(0, np.array([1, 2]))
     assert (raw.ids, raw.texts) == ([b"b", b"c"], [(None,), (b"blue",)])

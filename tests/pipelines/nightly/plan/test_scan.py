@@ -250,6 +250,7 @@ def test_an_empty_picture_is_not_the_end_of_the_pictures(tmp_path):
     pq.write_table(table, path)
     (file,) = list_inputs([str(path)], {})
     with FileReader(Storage.of(path), file, settings) as reader:
-        hashes = reader.take(0, np.arange(3)).hashes
+        (raw,) = reader.take(0, np.arange(3))
+    hashes = raw.hashes
     assert len(np.unique(hashes, axis=0)) == 3
     assert hashes[2].tolist() == [16866898385579520221, 15040628690213219756]  # as ever
