@@ -19,25 +19,19 @@ def grid(caption: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     head = [
         tag("th", name, scope="col", class_=kind) for name, kind in zip(header, kinds, strict=True)
     ]
-    body = [
-        tag(
-            "tr",
-            tag("th", _text(row[0]), scope="row"),
-            [
-                tag("td", _text(cell), class_=kind)
-                for cell, kind in zip(row[1:], kinds[1:], strict=True)
-            ],
-        )
-        for row in rows
-    ]
     parts = (
         tag("caption", caption, class_="hidden"),
         tag("thead", tag("tr", head)),
-        tag("tbody", body),
+        tag("tbody", [_body_row(row, kinds[1:]) for row in rows]),
     )
     return tag(
         "div", tag("table", parts), class_="scroll", tabindex="0", role="region", aria_label=caption
     )
+
+
+def _body_row(row: Sequence[Any], kinds: Sequence[str | None]) -> Markup:
+    cells = [tag("td", _text(cell), class_=kind) for cell, kind in zip(row[1:], kinds, strict=True)]
+    return tag("tr", tag("th", _text(row[0]), scope="row"), cells)
 
 
 def percent(share: float | None, *, digits: int = 1) -> str:

@@ -201,19 +201,15 @@ def _quality(quality: Quality) -> Markup:
     ):
         if name == "category" and frame["category"].drop_nulls().is_empty():
             continue
-        rows = [
-            (
-                row[name] or "(none)",
-                charts.bar(row["f1"]),
-                *(percent(row[figure]) for figure in ("f1", "precision", "recall")),
-                row["gold"],
-                row["predicted"],
-            )
-            for row in frame.head(_MAX_ROWS).iter_rows(named=True)
-        ]
+        rows = [_scores(row, name) for row in frame.head(_MAX_ROWS).iter_rows(named=True)]
         header = (name.capitalize(), "F1 as a bar", "F1", "Precision", "Recall", "Gold", "Found")
         parts += [tag("h3", caption), grid(caption, header, rows), _more(frame.height)]
     return joined(*parts)
+
+
+def _scores(row: dict[str, Any], name: str) -> tuple[Any, ...]:
+    figures = (percent(row[figure]) for figure in ("f1", "precision", "recall"))
+    return row[name] or "(none)", charts.bar(row["f1"]), *figures, row["gold"], row["predicted"]
 
 
 def _reasons(facts: Facts) -> Markup:
