@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pipelines.checks import FAILED, PASSED
 from pipelines.report.markup import Markup, tag
 
 PROSE = 30
@@ -32,6 +33,12 @@ def grid(caption: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 def _body_row(row: Sequence[Any], kinds: Sequence[str | None]) -> Markup:
     cells = [tag("td", _text(cell), class_=kind) for cell, kind in zip(row[1:], kinds, strict=True)]
     return tag("tr", tag("th", _text(row[0]), scope="row"), cells)
+
+
+def verdict_mark(verdict: str) -> Markup:
+    """Return the verdict of a gate's check, coloured where it has judged."""
+    state = {PASSED: "good", FAILED: "bad"}.get(verdict, "")
+    return tag("span", verdict, class_=f"state {state}".strip())
 
 
 def percent(share: float | None, *, digits: int = 1) -> str:

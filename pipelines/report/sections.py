@@ -3,10 +3,9 @@
 from typing import Any
 
 from pipelines.evaluate.quality import Quality
-from pipelines.nightly.gate import FAILED, PASSED
 from pipelines.report import charts
 from pipelines.report.facts import Facts
-from pipelines.report.grid import grid, number, percent
+from pipelines.report.grid import grid, number, percent, verdict_mark
 from pipelines.report.markup import Markup, joined, tag
 from pipelines.report.page import Section
 
@@ -103,12 +102,9 @@ def _state_class(run: dict[str, Any]) -> str:
 
 
 def _check(check: dict[str, Any]) -> tuple[Any, ...]:
-    found = str(check.get("verdict", ""))
-    state = "good" if found == PASSED else "bad" if found == FAILED else ""
-    verdict = tag("span", found, class_=f"state {state}".strip())
     return (
         str(check.get("name", "")).replace("_", " "),
-        verdict,
+        verdict_mark(str(check.get("verdict", ""))),
         check.get("found"),
         check.get("limit"),
         str(check.get("note", "")),
