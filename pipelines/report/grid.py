@@ -37,7 +37,7 @@ def _body_row(row: Sequence[Any], kinds: Sequence[str | None]) -> Markup:
 
 def verdict_mark(verdict: str) -> Markup:
     """Return the verdict of a gate's check, coloured where it has judged."""
-    state = {PASSED: "good", FAILED: "bad"}.get(verdict, "")
+    state = "good" if verdict == PASSED else "bad" if verdict == FAILED else ""
     return tag("span", verdict, class_=f"state {state}".strip())
 
 

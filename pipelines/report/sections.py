@@ -4,7 +4,7 @@ from typing import Any
 
 from pipelines.evaluate.quality import Quality
 from pipelines.report import charts
-from pipelines.report.facts import Facts
+from pipelines.report.catalog_numbers import CatalogNumbers
 from pipelines.report.grid import grid, number, percent, verdict_mark
 from pipelines.report.markup import Markup, joined, tag
 from pipelines.report.page import Section
@@ -18,41 +18,41 @@ _STATUS_TEXT = {
 }
 
 
-def number_sections(facts: Facts) -> list[Section]:
+def number_sections(catalog: CatalogNumbers) -> list[Section]:
     """Every section that has something to say."""
-    sections = [Section("summary", "Summary", _summary(facts))]
-    if facts.runs:
-        sections.append(Section("runs", "Runs", _runs(facts)))
-    sections.append(Section("coverage", "Coverage", _coverage(facts)))
-    if facts.drift is not None:
-        sections.append(Section("drift", "Drift", _drift(facts)))
-    sections.append(Section("confidence", "Confidence", _confidence(facts)))
-    if facts.quality is not None:
-        sections.append(Section("quality", "Quality", _quality(facts.quality)))
-    sections.append(Section("reasons", "Reasons", _reasons(facts)))
+    sections = [Section("summary", "Summary", _summary(catalog))]
+    if catalog.runs:
+        sections.append(Section("runs", "Runs", _runs(catalog)))
+    sections.append(Section("coverage", "Coverage", _coverage(catalog)))
+    if catalog.drift is not None:
+        sections.append(Section("drift", "Drift", _drift(catalog)))
+    sections.append(Section("confidence", "Confidence", _confidence(catalog)))
+    if catalog.quality is not None:
+        sections.append(Section("quality", "Quality", _quality(catalog.quality)))
+    sections.append(Section("reasons", "Reasons", _reasons(catalog)))
     return sections
 
 
-def _summary(facts: Facts) -> Markup:
-    counts = {row["status"]: row for row in facts.summary.iter_rows(named=True)}
+def _summary(catalog: CatalogNumbers) -> Markup:
+    counts = {row["status"]: row for row in catalog.summary.iter_rows(named=True)}
     num_values = sum(row["values"] for name, row in counts.items() if name != "vanished")
     tiles = [
-        _tile("Products", number(facts.num_live), "in the catalogue now"),
+        _tile("Products", number(catalog.num_live), "in the catalogue now"),
         _tile(
             "With a value",
-            percent(facts.num_filled / facts.num_live if facts.num_live else None),
-            f"{number(facts.num_filled)} products",
+            percent(catalog.num_filled / catalog.num_live if catalog.num_live else None),
+            f"{number(catalog.num_filled)} products",
         ),
         _tile(
             "Values",
             number(num_values),
-            f"{num_values / max(facts.num_live, 1):.1f} per product",
+            f"{num_values / max(catalog.num_live, 1):.1f} per product",
         ),
-        _tile("Mean confidence", percent(facts.mean_confidence), "over all values"),
+        _tile("Mean confidence", percent(catalog.mean_confidence), "over all values"),
     ]
-    if facts.quality is not None:
-        total = facts.quality.total
-        text = f"on {number(facts.quality.num_products)} labelled products"
+    if catalog.quality is not None:
+        total = catalog.quality.total
+        text = f"on {number(catalog.quality.num_products)} labelled products"
         tiles.append(_tile("TAG-F1", percent(total["f1"]), text))
     for name in ("degraded", "quarantined", "vanished"):
         if name in counts:
@@ -68,7 +68,7 @@ def _tile(name: str, figure: str, note: str) -> Markup:
     )  # fmt: skip
 
 
-def _runs(facts: Facts) -> Markup:
+def _runs(catalog: CatalogNumbers) -> Markup:
     rows = [
         (
             str(run.get("run_id", "")),
@@ -82,16 +82,16 @@ def _runs(facts: Facts) -> Markup:
                 )
             ),
         )
-        for run in facts.runs
+        for run in catalog.runs
     ]  # fmt: skip
     header: tuple[str, ...] = (
         "Run", "State", "Opened", "Rows in", "Extracted", "Unchanged", "Vanished", "Quarantine",
         "Seconds", "Products/s",
     )  # fmt: skip
     parts = [grid("Runs, newest first", header, rows)]
-    checks = facts.runs[0].get("gate") or []
+    checks = catalog.runs[0].get("gate") or []
     if checks:
-        parts.append(tag("h3", f"Gate of {facts.runs[0].get('run_id', '')}"))
+        parts.append(tag("h3", f"Gate of {catalog.runs[0].get('run_id', '')}"))
         header = ("Check", "Verdict", "Found", "Limit", "Note")
         parts.append(grid("Checks of the newest run", header, [_check(check) for check in checks]))
     return joined(*parts)
@@ -111,7 +111,7 @@ def _check(check: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _coverage(facts: Facts) -> Markup:
+def _coverage(catalog: CatalogNumbers) -> Markup:
     rows = [
         (
             row["attribute"],
@@ -121,20 +121,20 @@ def _coverage(facts: Facts) -> Markup:
             row["distinct_values"],
             percent(row["mean_confidence"]),
         )
-        for row in facts.coverage.head(_MAX_ROWS).iter_rows(named=True)
+        for row in catalog.coverage.head(_MAX_ROWS).iter_rows(named=True)
     ]
     header = ("Attribute", "Share of products", "Coverage", "Products", "Distinct values",
               "Mean confidence")  # fmt: skip
     return joined(
-        _lead(f"How many of the {number(facts.num_live)} products have each attribute."),
+        _lead(f"How many of the {number(catalog.num_live)} products have each attribute."),
         grid("Coverage by attribute", header, rows),
-        _more(facts.coverage.height),
+        _more(catalog.coverage.height),
     )
 
 
-def _drift(facts: Facts) -> Markup:
-    assert facts.drift is not None
-    largest = facts.drift["coverage_change"].abs().max() or 0.0
+def _drift(catalog: CatalogNumbers) -> Markup:
+    assert catalog.drift is not None
+    largest = catalog.drift["coverage_change"].abs().max() or 0.0
     rows = [
         (
             row["attribute"],
@@ -146,21 +146,21 @@ def _drift(facts: Facts) -> Markup:
             row["new_values"],
             row["lost_values"],
         )
-        for row in facts.drift.head(_MAX_ROWS).iter_rows(named=True)
+        for row in catalog.drift.head(_MAX_ROWS).iter_rows(named=True)
     ]
     header: tuple[str, ...] = (
         "Attribute", "Change of coverage", "Points", "Before", "After", "Mix shifted by",
         "New values", "Lost values",
     )  # fmt: skip
     parts = [
-        _lead(f"Against {facts.since}: less to the left of the line, more to the right."),
+        _lead(f"Against {catalog.since}: less to the left of the line, more to the right."),
         grid("Drift by attribute", header, rows),
-        _more(facts.drift.height),
+        _more(catalog.drift.height),
     ]
-    if facts.new_values is not None and facts.new_values.height:
+    if catalog.new_values is not None and catalog.new_values.height:
         found = [
             (row["normalized"], row["attribute"], row["count"], percent(row["mean_confidence"]))
-            for row in facts.new_values.iter_rows(named=True)
+            for row in catalog.new_values.iter_rows(named=True)
         ]
         header = ("Value", "Attribute", "Products", "Mean confidence")
         parts.append(tag("h3", "New values"))
@@ -168,18 +168,20 @@ def _drift(facts: Facts) -> Markup:
     return joined(*parts)
 
 
-def _confidence(facts: Facts) -> Markup:
+def _confidence(catalog: CatalogNumbers) -> Markup:
     shares: list[float | None] = [None] * 10
     text = "How sure the model is of its values."
-    if facts.quality is not None:
-        for row in facts.quality.reliability.iter_rows(named=True):
+    if catalog.quality is not None:
+        for row in catalog.quality.reliability.iter_rows(named=True):
             shares[round(row["bin_start"] * 10)] = row["precision"]
         text += " Dots: the share of labelled values in each bin that is right, 0 at the foot."
     label = "Values by confidence: " + ", ".join(
         f"{place / 10:.1f} to {(place + 1) / 10:.1f}: {count}"
-        for place, count in enumerate(facts.histogram)
+        for place, count in enumerate(catalog.histogram)
     )
-    return joined(_lead(text), charts.histogram(facts.histogram, label=label, right_shares=shares))
+    return joined(
+        _lead(text), charts.histogram(catalog.histogram, label=label, right_shares=shares)
+    )
 
 
 def _quality(quality: Quality) -> Markup:
@@ -208,10 +210,10 @@ def _scores(row: dict[str, Any], name: str) -> tuple[Any, ...]:
     return row[name] or "(none)", charts.bar(row["f1"]), *figures, row["gold"], row["predicted"]
 
 
-def _reasons(facts: Facts) -> Markup:
+def _reasons(catalog: CatalogNumbers) -> Markup:
     rows = [
         (row["reason"], row["kept_in"], row["status"], row["rows"], row["meaning"])
-        for row in facts.reasons.iter_rows(named=True)
+        for row in catalog.reasons.iter_rows(named=True)
     ]
     header = ("Reason", "Kept in", "Status", "Rows", "Meaning")
     return joined(
