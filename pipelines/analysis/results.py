@@ -194,14 +194,13 @@ def table(
     """
     storage = Storage.of(uri, options)
     commits = commits_of(_open_extractions(storage))
+    catalog = None
+    if products is not None:
+        catalog = Catalog(Storage.of(products, options), columns or Columns())
     return ResultTable(
         storage=storage,
         commit=commits[-1] if at is None else find_commit(commits, at),
-        catalog=(
-            None
-            if products is None
-            else Catalog(Storage.of(products, options), columns or Columns())
-        ),
+        catalog=catalog,
         normalizer=None if mapping is None else Normalizer.load(mapping),
     )
 

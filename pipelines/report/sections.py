@@ -16,6 +16,15 @@ _STATUS_TEXT = {
     "quarantined": "nothing usable",
     "vanished": "gone from the catalogue",
 }
+_RUN_COUNTS = {
+    "rows_in": "Rows in",
+    "rows_extracted": "Extracted",
+    "rows_unchanged": "Unchanged",
+    "rows_vanished": "Vanished",
+    "rows_quarantine_table": "Quarantine",
+    "seconds": "Seconds",
+    "products_per_second": "Products/s",
+}
 
 
 def number_sections(catalog: CatalogNumbers) -> list[Section]:
@@ -36,6 +45,7 @@ def number_sections(catalog: CatalogNumbers) -> list[Section]:
 def _summary(catalog: CatalogNumbers) -> Markup:
     counts = {row["status"]: row for row in catalog.summary.iter_rows(named=True)}
     num_values = sum(row["values"] for name, row in counts.items() if name != "vanished")
+    per_product = f"{num_values / max(catalog.num_live, 1):.1f} per product"
     tiles = [
         _tile("Products", number(catalog.num_live), "in the catalogue now"),
         _tile(
@@ -43,11 +53,7 @@ def _summary(catalog: CatalogNumbers) -> Markup:
             percent(catalog.num_filled / catalog.num_live if catalog.num_live else None),
             f"{number(catalog.num_filled)} products",
         ),
-        _tile(
-            "Values",
-            number(num_values),
-            f"{num_values / max(catalog.num_live, 1):.1f} per product",
-        ),
+        _tile("Values", number(num_values), per_product),
         _tile("Mean confidence", percent(catalog.mean_confidence), "over all values"),
     ]
     if catalog.quality is not None:
@@ -69,26 +75,8 @@ def _tile(name: str, figure: str, note: str) -> Markup:
 
 
 def _runs(catalog: CatalogNumbers) -> Markup:
-    rows = [
-        (
-            str(run.get("run_id", "")),
-            tag("span", str(run.get("state", "")), class_=f"state {_state_class(run)}"),
-            str(run.get("opened_at", ""))[:16].replace("T", " "),
-            *(
-                run.get(name)
-                for name in (
-                    "rows_in", "rows_extracted", "rows_unchanged", "rows_vanished",
-                    "rows_quarantine_table", "seconds", "products_per_second",
-                )
-            ),
-        )
-        for run in catalog.runs
-    ]  # fmt: skip
-    header: tuple[str, ...] = (
-        "Run", "State", "Opened", "Rows in", "Extracted", "Unchanged", "Vanished", "Quarantine",
-        "Seconds", "Products/s",
-    )  # fmt: skip
-    parts = [grid("Runs, newest first", header, rows)]
+    header: tuple[str, ...] = ("Run", "State", "Opened", *_RUN_COUNTS.values())
+    parts = [grid("Runs, newest first", header, [_run(run) for run in catalog.runs])]
     checks = catalog.runs[0].get("gate") or []
     if checks:
         parts.append(tag("h3", f"Gate of {catalog.runs[0].get('run_id', '')}"))
@@ -97,8 +85,14 @@ def _runs(catalog: CatalogNumbers) -> Markup:
     return joined(*parts)
 
 
-def _state_class(run: dict[str, Any]) -> str:
-    return "good" if run.get("state") == "published" else "bad"
+def _run(run: dict[str, Any]) -> tuple[Any, ...]:
+    state = str(run.get("state", ""))
+    return (
+        str(run.get("run_id", "")),
+        tag("span", state, class_=f"state {'good' if state == 'published' else 'bad'}"),
+        str(run.get("opened_at", ""))[:16].replace("T", " "),
+        *(run.get(name) for name in _RUN_COUNTS),
+    )
 
 
 def _check(check: dict[str, Any]) -> tuple[Any, ...]:
