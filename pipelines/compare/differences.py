@@ -140,7 +140,7 @@ def _count(ids: pl.LazyFrame) -> int:
 
 
 def _answers(side: Answers, shared: pl.LazyFrame, attributes: Sequence[str]) -> pl.LazyFrame:
-    """`product_id, attribute, answer`: the sorted different values."""
+    """Return `product_id, attribute, answer`: the sorted different values."""
     values = long_form(side.extractions, keep=("product_id",)).join(
         shared, on="product_id", how="semi"
     )
@@ -181,7 +181,7 @@ def _per_attribute(pairs: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _samples(differing: pl.LazyFrame, limit: int) -> pl.DataFrame:
-    """A fixed draw, so that the same comparison shows the same products."""
+    """Return a fixed draw, so that the same comparison shows the same products."""
     order = pl.col("product_id").hash(_SEED)
     return collect(
         differing.with_columns(order=order)

@@ -127,7 +127,7 @@ def _cards(request: ReportRequest) -> list[dict[str, Any]]:
 def _batch(
     products: Sequence[Product], stored: Sequence[StoredExtraction], request: ReportRequest
 ) -> list[dict[str, Any]]:
-    """Cards of a few products: the table's values, beside the baseline's if there is one."""
+    """Return cards of a few products: the table's values, beside the baseline's if there is one."""
     name = request.model.name if request.model is not None else "Table"
     rows = [[Side(name, extraction, model_id)] for extraction, model_id in stored]
     views = [request.model]

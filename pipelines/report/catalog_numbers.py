@@ -113,7 +113,7 @@ def _histogram(values: pl.LazyFrame, *, bins: int = 10) -> list[int]:
 
 
 def _earlier(table: ResultTable, since: Moment | None) -> ResultTable | None:
-    """The table at the moment asked for, else as the run before left it; None if there is none."""
+    """Return the table at the moment asked for, else as the run before left it, if there is one."""
     if since is not None:
         return table.at(since)
     history = collect(table.runs()).filter(

@@ -12,7 +12,7 @@ _FIGURE = re.compile(r"\u2013|[+-]?[\d,.]+%?")
 
 
 def grid(caption: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
-    """A table; the first cell of a row names it, columns of figures align right."""
+    """Return a table; the first cell of a row names it, columns of figures align right."""
     rows = list(rows)
     if not rows:
         return tag("p", "None.", class_="muted")
@@ -42,12 +42,12 @@ def verdict_mark(verdict: str) -> Markup:
 
 
 def percent(share: float | None, *, digits: int = 1) -> str:
-    """A share as people read it."""
+    """Return a share as people read it."""
     return "\u2013" if share is None else f"{100 * share:.{digits}f}%"
 
 
 def number(value: Any) -> str:
-    """A count, a measure or a dash."""
+    """Return a count or a measure as people read it, or a dash."""
     if value is None or value == "":
         return "\u2013"
     if isinstance(value, float):
@@ -56,7 +56,7 @@ def number(value: Any) -> str:
 
 
 def _kind(cells: Sequence[Any]) -> str | None:
-    """What a column holds, as a class: chart, figure, prose (long text) or None."""
+    """Return what a column holds, as a class: chart, figure, prose (long text) or None."""
     if all(isinstance(cell, Markup) for cell in cells):
         return "chart" if cells[0].startswith("<svg") else None
     if all(cell is None or not isinstance(cell, str) or _FIGURE.fullmatch(cell) for cell in cells):

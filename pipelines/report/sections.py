@@ -28,7 +28,7 @@ _RUN_COUNTS = {
 
 
 def number_sections(catalog: CatalogNumbers) -> list[Section]:
-    """Every section that has something to say."""
+    """Return every section that has something to say."""
     sections = [Section("summary", "Summary", _summary(catalog))]
     if catalog.runs:
         sections.append(Section("runs", "Runs", _runs(catalog)))
