@@ -1,0 +1,1 @@
+"""One thin script per command: it parses, calls one pipeline, and reports."""

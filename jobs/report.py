@@ -76,8 +76,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "bytes": len(page),
         "cards": report.num_cards,
         "heatmaps": report.num_maps,
-        "products": report.facts.num_live,
-        "version": report.facts.version,
+        "products": report.catalog.num_live,
+        "version": report.catalog.version,
     }
 
 

@@ -23,7 +23,7 @@ from ulsdram_core.errors import PictureError
 from ulsdram_core.frozen import Frozen
 from ulsdram_core.reasons import Reason
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
@@ -231,7 +231,7 @@ def _orientation(picture: Image.Image) -> int:
     try:
         return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except _EXIF_ERRORS as error:  # junk metadata must not cost the picture
-        logger.debug("ignored unreadable EXIF: %r", error)
+        _log.debug("ignored unreadable EXIF: %r", error)
         return 1
 
 

@@ -6,7 +6,7 @@ from pipelines.analysis.queries import attribute_products, value_counts
 
 
 def new_values(before: pl.LazyFrame, after: pl.LazyFrame) -> pl.LazyFrame:
-    """Normalized values that no product had before, the most frequent first.
+    """Return normalized values that no product had before, the most frequent first.
 
     Takes two `values` frames; gives `attribute, normalized, count, mean_confidence, example`.
     """
@@ -26,7 +26,7 @@ def drift(
     values_before: pl.LazyFrame,
     values_after: pl.LazyFrame,
 ) -> pl.LazyFrame:
-    """Per attribute: coverage, confidence and mix of values in two states, largest shift first.
+    """Return coverage, confidence and mix of each attribute in two states, largest shift first.
 
     `value_shift` is the total variation distance between the shares of the normalized values:
     0 the same mix, 1 nothing in common; null when one state has no value of the attribute.

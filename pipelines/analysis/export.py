@@ -88,7 +88,7 @@ def export(table: Storage, target: Storage, config: ExportConfig) -> dict[str, o
 
 
 def column_names(attributes: Sequence[str]) -> dict[str, str]:
-    """Attribute -> column of the wide snapshot; one that a fixed column has gets a suffix."""
+    """Return attribute -> column of the wide snapshot; a name that is taken gets a suffix."""
     taken = set(_FIXED)
     names = {}
     for attribute in sorted(attributes):
@@ -108,7 +108,7 @@ def _attributes(snapshot: Snapshot, config: ExportConfig) -> list[str]:
 
 
 def _read(snapshot: Snapshot, bucket: int, config: ExportConfig) -> _Part:
-    """One bucket: its products, and their values one a row."""
+    """Return one bucket: its products, and their values one a row."""
     rows = pl.DataFrame(pl.from_arrow(snapshot.bucket(bucket).read()))
     if not config.include_vanished:
         rows = rows.filter(pl.col("status") != Status.VANISHED.value)
@@ -118,7 +118,7 @@ def _read(snapshot: Snapshot, bucket: int, config: ExportConfig) -> _Part:
 
 
 def _wide(part: _Part, names: Mapping[str, str]) -> pl.DataFrame:
-    """A row per product; an attribute's distinct values as a list, null where there is none."""
+    """Return a row per product; an attribute's distinct values as a list, null without any."""
     texts = part.values.select("product_id", "attribute", text=pl.coalesce("normalized", "value"))
     lists = texts.group_by("product_id", "attribute", maintain_order=True).agg(
         pl.col("text").unique(maintain_order=True)
@@ -137,7 +137,7 @@ def _wide(part: _Part, names: Mapping[str, str]) -> pl.DataFrame:
 
 
 def _long(part: _Part) -> pl.DataFrame:
-    """A row per value; sorted by attribute, so that readers of one attribute skip the rest."""
+    """Return a row per value, sorted so that readers of one attribute skip the rest."""
     return part.values.select(_VALUE_COLUMNS).sort("attribute", "product_id", "source", "start")
 
 

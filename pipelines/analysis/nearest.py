@@ -25,7 +25,7 @@ class VectorTable:
 
     @staticmethod
     def open(output: Storage) -> "VectorTable":
-        """ValueError where there is no such table."""
+        """Return the newest version of the table; ValueError where there is none."""
         snapshot = Snapshot.newest(output, num_buckets=1)
         if snapshot.delta is None or not set(VECTORS) <= set(snapshot.vectors):
             raise ValueError(
@@ -34,7 +34,7 @@ class VectorTable:
         return VectorTable(snapshot)
 
     def vectors(self, product_ids: Sequence[str], *, column: str = "joint_vector") -> np.ndarray:
-        """[N, E] vectors of these products; ValueError names one that has none."""
+        """Return [N, E] vectors of these products; ValueError names one that has none."""
         found: dict[str, np.ndarray] = {}
         wanted = set(product_ids)
         for bucket in sorted({bucket_of(i, self.snapshot.num_buckets) for i in wanted}):
@@ -47,7 +47,7 @@ class VectorTable:
         return np.stack([found[name] for name in product_ids])
 
     def nearest(self, queries: np.ndarray, *, k: int, column: str = "joint_vector") -> pl.DataFrame:
-        """`query, rank, product_id, similarity` of the k most similar products per query row.
+        """Return `query, rank, product_id, similarity` of the k most similar products a query row.
 
         Vanished and quarantined products are no answers; a product finds itself.
         """

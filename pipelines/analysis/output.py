@@ -23,7 +23,7 @@ FORMATS = ("table", "csv", "parquet", "json")
 
 
 def format_of(out: str | None, chosen: str | None) -> str:
-    """The format asked for, else the one that the file's ending names, else a terminal table."""
+    """Return the format asked for, else that of the file's ending, else a terminal table."""
     ending = "" if out is None else Path(out).suffix.lstrip(".").lower()
     name = chosen or ("table" if out is None else ending)
     if name not in FORMATS:
@@ -36,7 +36,7 @@ def format_of(out: str | None, chosen: str | None) -> str:
 
 
 def render(frame: pl.LazyFrame, *, rows: int = 50, width: int | None = None) -> str:
-    """The first rows as a text table; says when there are more."""
+    """Return the first rows as a text table, which says when there are more."""
     found = collect(frame.head(rows + 1))
     shown = found.head(rows).with_columns(
         # a title may hold escape sequences, which a terminal would obey
@@ -100,7 +100,7 @@ def _sink_parquet(frame: pl.LazyFrame, path: Path) -> int:
 
 
 def _sink_json(frame: pl.LazyFrame, path: Path) -> int:
-    """One array of objects, one object a line, without ever holding it whole."""
+    """Write one array of objects, one object a line, without ever holding it whole."""
     num_rows = 0
     with tempfile.TemporaryFile() as lines, path.open("wb") as file:
         frame.sink_ndjson(lines)

@@ -15,7 +15,7 @@ PROVENANCE = ("model_id", "run_id", "extracted_at")
 
 
 def live(extractions: pl.LazyFrame) -> pl.LazyFrame:
-    """Products that are still in the catalogue."""
+    """Return the products that are still in the catalogue."""
     return extractions.filter(pl.col("status") != Status.VANISHED.value)
 
 
@@ -25,7 +25,7 @@ def long_form(
     normalizer: Normalizer | None = None,
     keep: tuple[str, ...] = ("product_id", "status", *PROVENANCE),
 ) -> pl.LazyFrame:
-    """One row per value of the live products, with the product's `keep` columns.
+    """Return one row per value of the live products, with the product's `keep` columns.
 
     `normalized` is what the table holds, or else the raw value; with a normalizer it is made anew.
     """
@@ -42,7 +42,7 @@ def long_form(
 
 
 def summary(extractions: pl.LazyFrame) -> pl.LazyFrame:
-    """`status, products, values, values_per_product` of every status."""
+    """Return `status, products, values, values_per_product` of every status."""
     num_values = pl.col("values").list.len()
     return (
         extractions.group_by("status")
@@ -56,14 +56,14 @@ def summary(extractions: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def with_category(frame: pl.LazyFrame, categories: pl.LazyFrame | None) -> pl.LazyFrame:
-    """The frame with its products' `category` (null where unknown), if categories are given."""
+    """Return the frame with its products' `category` (null: unknown), if categories are given."""
     if categories is None:
         return frame
     return frame.join(categories, on="product_id", how="left")
 
 
 def join_totals(counts: pl.LazyFrame, totals: pl.LazyFrame, by: tuple[str, ...]) -> pl.LazyFrame:
-    """Counts with their group's `products`; with no group, with the one total."""
+    """Return counts with their group's `products`; with no group, with the one total."""
     if not by:
         return counts.join(totals, how="cross")
     return counts.join(totals, on=list(by), nulls_equal=True)
@@ -72,7 +72,7 @@ def join_totals(counts: pl.LazyFrame, totals: pl.LazyFrame, by: tuple[str, ...])
 def attribute_products(
     extractions: pl.LazyFrame, categories: pl.LazyFrame | None = None
 ) -> pl.LazyFrame:
-    """`attribute, filled, products`: live products with the attribute, and all; by category if any.
+    """Return `attribute, filled, products`: live products with it, and all; by category if any.
 
     One pass: every product lists its attributes once, and null for being there at all.
     """
@@ -99,7 +99,7 @@ def coverage(
     normalizer: Normalizer | None = None,
     categories: pl.LazyFrame | None = None,
 ) -> pl.LazyFrame:
-    """How much of the catalogue has each attribute, per category if categories are given.
+    """Return how much of the catalogue has each attribute, per category if categories are given.
 
     `attribute, [category,] products, filled, coverage, values, distinct_values, mean_confidence`;
     `products` are all live ones, quarantined included. Pairs without any value are left out.
@@ -130,7 +130,7 @@ def coverage(
 
 
 def value_counts(values: pl.LazyFrame) -> pl.LazyFrame:
-    """`attribute, normalized, count, mean_confidence, example`; the example is a raw value."""
+    """Return `attribute, normalized, count, mean_confidence, example`, which is a raw value."""
     return values.group_by("attribute", "normalized").agg(
         count=pl.len().cast(pl.Int64),
         mean_confidence=pl.col("confidence").cast(pl.Float64).mean(),
@@ -139,7 +139,7 @@ def value_counts(values: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def top_values(values: pl.LazyFrame, *, limit: int = 20) -> pl.LazyFrame:
-    """The most frequent normalized values of each attribute, with their share of all its values."""
+    """Return the most frequent normalized values of each attribute, with their share of all."""
     share = pl.col("count") / pl.col("count").sum().over("attribute")
     return (
         value_counts(values)
@@ -152,7 +152,7 @@ def top_values(values: pl.LazyFrame, *, limit: int = 20) -> pl.LazyFrame:
 
 
 def histogram(values: pl.LazyFrame, *, bins: int = 10) -> pl.LazyFrame:
-    """`attribute, bin_start, bin_end, count`: confidences in equal bins; 1.0 is in the last bin."""
+    """Return `attribute, bin_start, bin_end, count` of equal bins; 1.0 is in the last one."""
     if bins < 1:
         raise QueryError(f"found {bins} bins, expected at least 1")
     number = (pl.col("confidence").cast(pl.Float64) * bins).floor().clip(0, bins - 1)
@@ -181,7 +181,7 @@ def histogram(values: pl.LazyFrame, *, bins: int = 10) -> pl.LazyFrame:
 def low_confidence(
     values: pl.LazyFrame, *, threshold: float = 0.5, limit: int | None = 100
 ) -> pl.LazyFrame:
-    """Values below a confidence, the least certain first."""
+    """Return values below a confidence, the least certain first."""
     found = values.filter(pl.col("confidence") < threshold).sort(
         "confidence", "product_id", "attribute", "start", "source"
     )
@@ -189,7 +189,7 @@ def low_confidence(
 
 
 def _with_repeats(extractions: pl.LazyFrame) -> pl.LazyFrame:
-    """Products that name some attribute more than once: the few that can hold a conflict."""
+    """Return products that name some attribute more than once: the few that can hold a conflict."""
     attributes = pl.col("values").list.eval(pl.element().struct.field("attribute"))
     return extractions.filter(attributes.list.n_unique() < pl.col("values").list.len())
 
@@ -201,7 +201,7 @@ def conflicts(
     single_valued: tuple[str, ...] | None = None,
     max_multiple: float = 0.1,
 ) -> pl.LazyFrame:
-    """Products with two or more different values of a single-valued attribute, closest call first.
+    """Return products with several values of a single-valued attribute, closest call first.
 
     `product_id, attribute, num_values, values, confidence, margin`: `values` from the most to the
     least certain; `margin` between the best two. Unless named, an attribute counts as single-valued
@@ -238,7 +238,7 @@ def conflicts(
 
 
 def reasons(extractions: pl.LazyFrame, quarantine: pl.LazyFrame) -> pl.LazyFrame:
-    """What went wrong, from both tables: `kept_in, status, reason, entries, rows, meaning`.
+    """Return what went wrong, from both tables: `kept_in, status, reason, entries, rows, meaning`.
 
     `rows` counts input rows; an entry whose file hides how many it held adds none.
     """

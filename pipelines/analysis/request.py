@@ -35,7 +35,7 @@ class Request(Frozen):
     """Share of products with several values up to which an attribute is taken as single-valued."""
 
     def earlier(self) -> str:
-        """`since`, which the query cannot do without."""
+        """Return `since`, which the query cannot do without."""
         if self.since is None:
             raise QueryError(
                 f"found no earlier moment for {self.query}, expected a version, run id or time; "
@@ -45,7 +45,7 @@ class Request(Frozen):
 
 
 def answer(table: ResultTable, request: Request) -> pl.LazyFrame:
-    """The lazy frame that answers a request."""
+    """Return the lazy frame that answers a request."""
     if request.sql is None and request.query not in QUERIES:
         raise QueryError(f"found query {request.query!r}, expected one of {', '.join(QUERIES)}")
     frame = table.sql(request.sql) if request.sql else QUERIES[request.query](table, request)

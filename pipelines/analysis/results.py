@@ -35,11 +35,11 @@ class ResultTable:
     """Products of other categories are left aside; () keeps all."""
 
     def at(self, moment: Moment) -> "ResultTable":
-        """The same table at another version, run id or time."""
+        """Return the same table at another version, run id or time."""
         return replace(self, commit=find_commit(self._commits(), moment))
 
     def extractions(self) -> pl.LazyFrame:
-        """One row per product, as in the table."""
+        """Return one row per product, as in the table."""
         place = self.storage.join(EXTRACTIONS)
         frame = pl.scan_delta(
             place.delta_uri,
@@ -57,7 +57,7 @@ class ResultTable:
         return frame
 
     def quarantine(self) -> pl.LazyFrame:
-        """One row per rejected input row, row group or file, as in the table."""
+        """Return one row per rejected input row, row group or file, as in the table."""
         delta = open_table(self.storage, QUARANTINE)
         commit = matching_commit(commits_of(delta), self.commit) if delta else None
         if commit is None:
@@ -68,7 +68,7 @@ class ResultTable:
         )
 
     def runs(self) -> pl.LazyFrame:
-        """`version, committed_at, run_id, operation` of the table's history, newest first."""
+        """Return `version, committed_at, run_id, operation` of the history, newest first."""
         rows = [
             (commit.version, commit.committed_at, commit.run_id, commit.operation)
             for commit in reversed(self._commits())
@@ -82,15 +82,15 @@ class ResultTable:
         return pl.LazyFrame(rows, schema=schema, orient="row")
 
     def long(self) -> pl.LazyFrame:
-        """One row per value of the products that have not vanished."""
+        """Return one row per value of the products that have not vanished."""
         return queries.long_form(self.extractions(), normalizer=self.normalizer)
 
     def summary(self) -> pl.LazyFrame:
-        """Products and values by status."""
+        """Return how many products and values have each status."""
         return queries.summary(self.extractions())
 
     def coverage(self, *, by_category: bool = False) -> pl.LazyFrame:
-        """Share of products with each attribute, by category if asked."""
+        """Return the share of products with each attribute, by category if asked."""
         return queries.coverage(
             self.extractions(),
             normalizer=self.normalizer,
@@ -98,25 +98,25 @@ class ResultTable:
         )
 
     def top_values(self, *, limit: int = 20) -> pl.LazyFrame:
-        """The most frequent values of each attribute."""
+        """Return the most frequent values of each attribute."""
         return queries.top_values(self.long(), limit=limit)
 
     def new_values(self, since: Moment) -> pl.LazyFrame:
-        """Values that the table had nowhere at an earlier moment."""
+        """Return values that the table had nowhere at an earlier moment."""
         return new_values(self.at(since), self)
 
     def histogram(self, *, bins: int = 10) -> pl.LazyFrame:
-        """Confidences of each attribute in equal bins."""
+        """Return the confidences of each attribute in equal bins."""
         return queries.histogram(self.long(), bins=bins)
 
     def low_confidence(self, *, threshold: float = 0.5, limit: int | None = 100) -> pl.LazyFrame:
-        """The least certain values."""
+        """Return the least certain values."""
         return queries.low_confidence(self.long(), threshold=threshold, limit=limit)
 
     def conflicts(
         self, *, single_valued: tuple[str, ...] | None = None, max_multiple: float = 0.1
     ) -> pl.LazyFrame:
-        """Products with several values of a single-valued attribute."""
+        """Return products with several values of a single-valued attribute."""
         return queries.conflicts(
             queries.live(self.extractions()),
             normalizer=self.normalizer,
@@ -125,7 +125,7 @@ class ResultTable:
         )
 
     def spec_conflicts(self, *, limit: int | None = None) -> pl.LazyFrame:
-        """Values that contradict the specs of the products table."""
+        """Return values that contradict the specs of the products table."""
         return specs.spec_conflicts(
             self.extractions(),
             self._catalog().specs(),
@@ -134,7 +134,7 @@ class ResultTable:
         )
 
     def fill_gain(self, *, by_category: bool = False) -> pl.LazyFrame:
-        """What extraction adds to the fill rate that specs have."""
+        """Return what extraction adds to the fill rate that specs have."""
         gain = specs.fill_gain(
             self.extractions(), self._catalog().specs(), categories=self._categories(by_category)
         )
@@ -143,15 +143,15 @@ class ResultTable:
         return gain
 
     def reasons(self) -> pl.LazyFrame:
-        """Degraded and quarantined rows of both tables by reason."""
+        """Return the degraded and quarantined rows of both tables by reason."""
         return queries.reasons(self.extractions(), self.quarantine())
 
     def drift(self, since: Moment) -> pl.LazyFrame:
-        """How each attribute moved since an earlier moment."""
+        """Return how each attribute moved since an earlier moment."""
         return drift(self.at(since), self)
 
     def sql(self, statement: str) -> pl.LazyFrame:
-        """A polars SQL query over `extractions`, `values`, `quarantine` and `categories`."""
+        """Answer a polars SQL query on `extractions`, `values`, `quarantine` and `categories`."""
         frames = {
             "extractions": self.extractions(),
             "values": self.long(),
@@ -194,25 +194,24 @@ def table(
     """
     storage = Storage.of(uri, options)
     commits = commits_of(_open_extractions(storage))
+    catalog = None
+    if products is not None:
+        catalog = Catalog(Storage.of(products, options), columns or Columns())
     return ResultTable(
         storage=storage,
         commit=commits[-1] if at is None else find_commit(commits, at),
-        catalog=(
-            None
-            if products is None
-            else Catalog(Storage.of(products, options), columns or Columns())
-        ),
+        catalog=catalog,
         normalizer=None if mapping is None else Normalizer.load(mapping),
     )
 
 
 def new_values(before: ResultTable, after: ResultTable) -> pl.LazyFrame:
-    """Values of one table that another, or the same at another moment, does not have."""
+    """Return values of one table that another, or the same at another moment, does not have."""
     return changes.new_values(before.long(), after.long())
 
 
 def drift(before: ResultTable, after: ResultTable) -> pl.LazyFrame:
-    """How each attribute differs between two tables, or one table at two moments."""
+    """Return how each attribute differs between two tables, or one table at two moments."""
     return changes.drift(
         before.extractions(),
         after.extractions(),

@@ -55,7 +55,7 @@ def least_certain(
     threshold: float = 1.01,
     decided: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """The values to review, least certain first, each (product, attribute, value) once.
+    """Return the values to review, least certain first, each (product, attribute, value) once.
 
     `decided` (a corrections table) takes out what was reviewed before; `per_attribute` keeps one
     noisy attribute from filling the queue. Fewer may come where products repeat a value.
@@ -79,7 +79,7 @@ def least_certain(
 
 
 def add_context(values: pl.DataFrame, catalog: Catalog | None) -> pl.DataFrame:
-    """`values` with a `context` snippet, the value in [[ ]]; empty without the product's text."""
+    """Return `values` with a `context` snippet, the value in [[ ]]; empty without the text."""
     if catalog is None or values.is_empty():
         return values.with_columns(context=pl.lit(""))
     texts = {
@@ -97,7 +97,7 @@ def add_context(values: pl.DataFrame, catalog: Catalog | None) -> pl.DataFrame:
 
 
 def snippet(text: str | None, value: str, *, start: int, end: int) -> str:
-    """The text around a span, one line; empty when the text changed since extraction."""
+    """Return the text around a span, one line; empty when the text changed since extraction."""
     if text is None or text[start:end] != value:
         return ""
     before = text[max(start - _CONTEXT_CHARS, 0) : start]
@@ -122,13 +122,13 @@ def export_queue(values: pl.DataFrame, out: Storage) -> int:
 
 
 def encode_key(product_id: str, attribute: str, value: str) -> str:
-    """The row's identity in letters that no spreadsheet touches."""
+    """Return the row's identity in letters that no spreadsheet touches."""
     data = json.dumps([product_id, attribute, value], ensure_ascii=False).encode()
     return "k." + base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def decode_key(key: str) -> tuple[str, str, str]:
-    """The identity that `encode_key` was given."""
+    """Return the identity that `encode_key` was given."""
     try:
         data = base64.urlsafe_b64decode(key.removeprefix("k.") + "=" * (-(len(key) - 2) % 4))
         product_id, attribute, value = json.loads(data)
@@ -156,7 +156,7 @@ def read_reviewed(place: Storage) -> ReviewedFile:
 
 
 def parse_reviewed(text: str, *, name: str = "the reviewed file") -> ReviewedFile:
-    """The decisions in a reviewed queue; a row without any answer waits."""
+    """Return the decisions in a reviewed queue; a row without any answer waits."""
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
@@ -190,7 +190,7 @@ def _column(header: str) -> str:
 def merge_decisions(
     decisions: Iterable[Decision], *, known: pl.DataFrame | None = None
 ) -> pl.DataFrame:
-    """The corrections table: new decisions override known ones; contradictions are refused."""
+    """Return the corrections table: new decisions override known ones, none contradict."""
     new: dict[tuple[str, str, str], Decision] = {}
     for decision in decisions:
         first = new.setdefault(decision.identity, decision)
@@ -210,7 +210,7 @@ def merge_decisions(
 
 
 def read_corrections_table(place: Storage) -> pl.DataFrame:
-    """A corrections table that an import wrote."""
+    """Return a corrections table that an import wrote."""
     try:
         frame = pl.read_parquet(io.BytesIO(place.read_bytes()))
         return frame.select(*CORRECTIONS_SCHEMA).cast(CORRECTIONS_SCHEMA)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ _GIVEN, _EXTRACTED, _BOTH, _PRODUCT = "g", "e", "b", "p"
 
 
 def given_specs(specs: pl.LazyFrame) -> pl.LazyFrame:
-    """Specs stripped: `product_id, specs`; both fields are null where either was null or blank."""
+    """Return specs stripped, `product_id, specs`: null where either was null or blank."""
     attribute = pl.element().struct.field("attribute").str.strip_chars()
     value = pl.element().struct.field("value").str.strip_chars()
     is_given = (attribute != "") & (value != "")  # null where either is null
@@ -25,7 +25,7 @@ def given_specs(specs: pl.LazyFrame) -> pl.LazyFrame:
 def fill_gain(
     extractions: pl.LazyFrame, specs: pl.LazyFrame, *, categories: pl.LazyFrame | None = None
 ) -> pl.LazyFrame:
-    """What extraction adds to the fill rate of each attribute, the largest gain first.
+    """Return what extraction adds to the fill rate of each attribute, the largest gain first.
 
     `attribute, products, in_specs, extracted, both, gained, fill_before, fill_after, gain`, and
     `category` after the attribute if categories are given; `gained` products have an extracted
@@ -44,7 +44,7 @@ def fill_gain(
 
 
 def _tagged_counts(products: pl.LazyFrame, by: tuple[str, ...]) -> pl.LazyFrame:
-    """Products per tag, attribute and group, in one pass: a product lists what it counts for."""
+    """Return products per tag, attribute and group; in one pass, each lists what it counts for."""
     products = products.with_columns(pl.col("extracted", "given").fill_null([]))
     lists = {
         _GIVEN: pl.col("given"),
@@ -95,7 +95,7 @@ def spec_conflicts(
     normalizer: Normalizer,
     limit: int | None = None,
 ) -> pl.LazyFrame:
-    """Values that differ from every value that specs give for the attribute, most certain first.
+    """Return values that differ from all that specs give for the attribute, most certain first.
 
     `product_id, attribute, value, normalized, confidence, spec_values`. Both sides are
     normalized anew, by the same rules.
@@ -120,7 +120,7 @@ def spec_conflicts(
 
 
 def _keyed_specs(specs: pl.LazyFrame, normalizer: Normalizer) -> pl.LazyFrame:
-    """Products with specs, as strings: normalized pairs between separators, and pairs as given."""
+    """Return products with specs as strings: normalized pairs in separators, pairs as given."""
 
     def fill(column: pl.Series) -> pl.Series:
         return pl.Series(normalizer.fill(column.to_arrow()))
@@ -149,7 +149,7 @@ def _keyed_specs(specs: pl.LazyFrame, normalizer: Normalizer) -> pl.LazyFrame:
 
 
 def _values_given() -> pl.Expr:
-    """What the specs give for the row's attribute, joined."""
+    """Return what the specs give for the row's attribute, joined."""
 
     def join(rows: pl.Series) -> pl.Series:
         columns = (rows.struct.field(name).to_list() for name in ("attribute", "given"))

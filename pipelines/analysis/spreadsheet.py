@@ -15,22 +15,22 @@ _PATTERN = re.compile(_DANGEROUS)
 
 
 def is_dangerous(cell: str) -> bool:
-    """Whether a spreadsheet may take the text for a formula (or for one made inert)."""
+    """Return whether a spreadsheet may take the text for a formula (or for one made inert)."""
     return _PATTERN.match(cell) is not None
 
 
 def neutralize(cell: str) -> str:
-    """The text as a cell that no spreadsheet runs."""
+    """Return the text as a cell that no spreadsheet runs."""
     return f"'{cell}" if is_dangerous(cell) else cell
 
 
 def restore(cell: str) -> str:
-    """The text that `neutralize` was given."""
+    """Return the text that `neutralize` was given."""
     return cell[1:] if cell.startswith("'") and is_dangerous(cell[1:]) else cell
 
 
 def neutralized(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Every text column made inert."""
+    """Return every text column made inert."""
     names = [name for name, kind in frame.collect_schema().items() if kind == pl.String]
     return frame.with_columns(
         pl.when(pl.col(name).str.contains(_DANGEROUS))

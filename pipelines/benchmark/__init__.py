@@ -1,1 +1,1 @@
-"""The paper's tables on any labelled data: systems, suites, runs, reports."""
+"""Measurements on labelled data: the tables of the paper and the tasks of e-CLIP."""

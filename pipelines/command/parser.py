@@ -53,7 +53,7 @@ def command_parser(description: str, *, prog: str | None = None) -> argparse.Arg
 
 
 def add_storage_option(parser: argparse.ArgumentParser) -> None:
-    """The option of every job that reads or writes by URI; `storage.parse_options` reads it."""
+    """Add the option of every job that reads or writes by URI; `parse_options` reads it."""
     parser.add_argument(
         "--storage-option",
         action="append",
@@ -85,7 +85,7 @@ def picture_rules(args: argparse.Namespace) -> PictureAddressConfig:
 def add_set_option(
     parser: argparse.ArgumentParser, *, example: str, of: str = "the recipe"
 ) -> None:
-    """The option of every job with settings, kept as `overrides`; `apply_override` reads it."""
+    """Add the option of every job with settings, kept as `overrides`; `apply_override` reads it."""
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -97,7 +97,7 @@ def add_set_option(
 
 
 def add_column_option(parser: argparse.ArgumentParser, *, roles: str) -> None:
-    """The option of every job that reads a products table; `parse_columns` reads it."""
+    """Add the option of every job that reads a products table; `parse_columns` reads it."""
     parser.add_argument(
         "--column",
         action="append",

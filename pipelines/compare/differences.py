@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from pipelines.analysis.queries import live, long_form
+from pipelines.checks import Check, at_least, at_most
 from pipelines.evaluate.quality import Quality, measure_quality
 from pipelines.lake.frames import collect
 
@@ -32,16 +33,6 @@ class GateLimits:
             if limit is not None and not 0 <= limit <= 1:
                 option = name.replace("_", "-")
                 raise ValueError(f"found --{option} {limit}, expected a share of 0 to 1")
-
-
-@dataclass(frozen=True)
-class GateCheck:
-    """One limit and what was found."""
-
-    name: str
-    found: float
-    limit: float
-    is_passed: bool
 
 
 @dataclass(frozen=True)
@@ -87,15 +78,13 @@ class Comparison:
         whole = totals["kept"] + totals["changed"] + totals["lost"]
         return totals["kept"] / whole if whole else 1.0
 
-    def gate(self, limits: GateLimits) -> list[GateCheck]:
+    def gate(self, limits: GateLimits) -> list[Check]:
         """Return the verdict on every limit that is set."""
         checks = []
         if limits.max_changed_share is not None:
-            found, limit = self.changed_share, limits.max_changed_share
-            checks.append(GateCheck("changed share", found, limit, found <= limit))
+            checks.append(at_most("changed share", self.changed_share, limits.max_changed_share))
         if limits.min_kept_share is not None:
-            found, limit = self.kept_share, limits.min_kept_share
-            checks.append(GateCheck("kept share", found, limit, found >= limit))
+            checks.append(at_least("kept share", self.kept_share, limits.min_kept_share))
         return checks
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,7 +140,7 @@ def _count(ids: pl.LazyFrame) -> int:
 
 
 def _answers(side: Answers, shared: pl.LazyFrame, attributes: Sequence[str]) -> pl.LazyFrame:
-    """`product_id, attribute, answer`: the sorted different values."""
+    """Return `product_id, attribute, answer`: the sorted different values."""
     values = long_form(side.extractions, keep=("product_id",)).join(
         shared, on="product_id", how="semi"
     )
@@ -192,7 +181,7 @@ def _per_attribute(pairs: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _samples(differing: pl.LazyFrame, limit: int) -> pl.DataFrame:
-    """A fixed draw, so that the same comparison shows the same products."""
+    """Return a fixed draw, so that the same comparison shows the same products."""
     order = pl.col("product_id").hash(_SEED)
     return collect(
         differing.with_columns(order=order)

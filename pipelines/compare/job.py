@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.analysis.results import table
+from pipelines.checks import FAILED, Check
 from pipelines.command.terminal import Style
-from pipelines.compare.differences import Answers, Comparison, GateCheck, GateLimits, compare
+from pipelines.compare.differences import Answers, Comparison, GateLimits, compare
 from pipelines.compare.output import comparison_page, comparison_text, sample_cards
 from pipelines.errors import RunFailedError
 from pipelines.lake.extraction_rows import extraction_frame
@@ -75,7 +76,7 @@ def run_comparison(request: CompareRequest, *, style: Style) -> CompareResult:
         _write(request, comparison, checks, sides, views)
     summary = _summary(request, comparison, checks)
     text = comparison_text(comparison, checks, style=style)
-    failed = [check for check in checks if not check.is_passed]
+    failed = [check for check in checks if check.verdict == FAILED]
     if failed:
         parts = (f"{c.name} {percent(c.found)}, limit {percent(c.limit)}" for c in failed)
         raise ComparisonRefusedError(
@@ -130,7 +131,7 @@ def _names(first: ModelView, second: ModelView) -> tuple[str, str]:
 def _write(
     request: CompareRequest,
     comparison: Comparison,
-    checks: Sequence[GateCheck],
+    checks: Sequence[Check],
     sides: tuple[Answers, Answers],
     views: Sequence[ModelView],
 ) -> None:
@@ -145,7 +146,7 @@ def _write(
 
 
 def _summary(
-    request: CompareRequest, comparison: Comparison, checks: Sequence[GateCheck]
+    request: CompareRequest, comparison: Comparison, checks: Sequence[Check]
 ) -> dict[str, Any]:
     found = comparison.to_dict()
     names = ("before", "after", "products", "products_equal", "answers", "changed_share",

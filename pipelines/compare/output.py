@@ -5,14 +5,15 @@ from typing import Any
 
 import polars as pl
 
+from pipelines.checks import FAILED, Check
 from pipelines.command.terminal import Style, clean, columns, meter
-from pipelines.compare.differences import KINDS, Answers, Comparison, GateCheck
+from pipelines.compare.differences import KINDS, Answers, Comparison
 from pipelines.lake.extraction_rows import read_extractions
 from pipelines.lake.products import ProductReader
 from pipelines.report import charts
 from pipelines.report.card import Side, card, with_maps
 from pipelines.report.cards import filtered_cards
-from pipelines.report.grid import grid, number, percent
+from pipelines.report.grid import grid, number, percent, verdict_mark
 from pipelines.report.markup import Markup, joined, tag
 from pipelines.report.model_view import ModelView
 from pipelines.report.page import Section, render_page
@@ -22,7 +23,7 @@ PICTURE_SIDE = 192
 _SAMPLE_LINES = 12
 
 
-def comparison_text(comparison: Comparison, checks: Sequence[GateCheck], *, style: Style) -> str:
+def comparison_text(comparison: Comparison, checks: Sequence[Check], *, style: Style) -> str:
     """Return the comparison for a terminal."""
     before, after = (clean(name) for name in comparison.names)
     lines = [
@@ -73,13 +74,13 @@ def _joined(values: Sequence[str] | None) -> str:
     return "(none)" if values is None else clean(", ".join(values))
 
 
-def _check_cells(check: GateCheck) -> tuple[str, str, str, str]:
-    verdict = "passed" if check.is_passed else "FAILED"
+def _check_cells(check: Check) -> tuple[str, str, str, str]:
+    verdict = check.verdict.upper() if check.verdict == FAILED else check.verdict
     return check.name, verdict, f"found {percent(check.found)}", f"limit {percent(check.limit)}"
 
 
 def comparison_page(
-    comparison: Comparison, checks: Sequence[GateCheck], cards: Sequence[Mapping[str, Any]]
+    comparison: Comparison, checks: Sequence[Check], cards: Sequence[Mapping[str, Any]]
 ) -> str:
     """Return the comparison as an HTML page."""
     before, after = comparison.names
@@ -139,19 +140,18 @@ def _tiles(comparison: Comparison) -> Markup:
     )  # fmt: skip
 
 
-def _gate(checks: Sequence[GateCheck]) -> Markup:
+def _gate(checks: Sequence[Check]) -> Markup:
     if not checks:
         return Markup("")
     rows = [
         (
             check.name,
-            tag("span", "passed" if check.is_passed else "failed",
-                class_=f"state {'good' if check.is_passed else 'bad'}"),
+            verdict_mark(check.verdict),
             percent(check.found),
             percent(check.limit),
         )
         for check in checks
-    ]  # fmt: skip
+    ]
     return joined(tag("h3", "Gate"), grid("Gate", ("Check", "Verdict", "Found", "Limit"), rows))
 
 

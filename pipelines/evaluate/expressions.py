@@ -69,7 +69,7 @@ def parse_expression(text: str) -> pl.Expr:
 
 
 def _read(node: ast.expr, depth: int) -> Any:
-    """An expression, or a constant where one may stand."""
+    """Return an expression, or a constant where one may stand."""
     if depth == 0:
         raise ValueError(f"more than {MAX_DEPTH} levels; write a simpler expression")
     reader = _READERS.get(type(node))

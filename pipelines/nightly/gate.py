@@ -2,19 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.checks import FAILED, NOT_JUDGED, PASSED, Check, at_most
 from pipelines.nightly.plan.plan import PlanCounts
 from ulsdram_core.schema import Status
 
-Verdict = Literal["passed", "failed", "not judged"]
-PASSED: Verdict = "passed"
-FAILED: Verdict = "failed"
-NOT_JUDGED: Verdict = "not judged"
 _UNLIKELY = 0.001
 
 
@@ -134,17 +131,6 @@ class RunStatistics:
         return {name: count / judged for name, count in sorted(self.values.items())}
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One comparison of the gate."""
-
-    name: str
-    found: float
-    limit: float
-    verdict: Verdict
-    note: str = ""
-
-
 def run_gate(
     counts: PlanCounts,
     statistics: RunStatistics,
@@ -160,8 +146,8 @@ def run_gate(
     """
     return [
         _accounting(counts, statistics),
-        _most("unreadable_files", counts.unreadable_files, config.max_unreadable_files),
-        _most("bad_confidences", statistics.bad_scores, 0),
+        at_most("unreadable_files", counts.unreadable_files, config.max_unreadable_files),
+        at_most("bad_confidences", statistics.bad_scores, 0),
         _empty_input(counts, shown, config),
         _vanished(counts, shown, config),
         *_rates(counts, statistics, config),
@@ -170,10 +156,6 @@ def run_gate(
         _row_change(counts, last, config),
         *_drift(statistics, last, config),
     ]
-
-
-def _most(name: str, found: float, limit: float, note: str = "") -> Check:
-    return Check(name, found, limit, PASSED if found <= limit else FAILED, note)
 
 
 def _accounting(counts: PlanCounts, statistics: RunStatistics) -> Check:
@@ -188,7 +170,7 @@ def _empty_input(counts: PlanCounts, shown: int, config: GateConfig) -> Check:
     is_empty = counts.rows_in == 0 and shown > 0
     note = f"no row for {shown} products of the table; --allow-empty if they are gone"
     limit = 1 if config.allow_empty else 0
-    return _most("empty_input", int(is_empty), limit, note if is_empty else "")
+    return at_most("empty_input", int(is_empty), limit, note if is_empty else "")
 
 
 def _vanished(counts: PlanCounts, shown: int, config: GateConfig) -> Check:
@@ -198,7 +180,7 @@ def _vanished(counts: PlanCounts, shown: int, config: GateConfig) -> Check:
     note = f"{counts.vanished} of {shown} products vanish" if counts.vanished else ""
     if counts.vanished <= config.free_vanished and rate < 1:
         return Check("vanished_rate", rate, max(limit, rate), PASSED, note)
-    return _most("vanished_rate", rate, limit, f"{note}; --allow-vanished if they are gone")
+    return at_most("vanished_rate", rate, limit, f"{note}; --allow-vanished if they are gone")
 
 
 def _rates(counts: PlanCounts, statistics: RunStatistics, config: GateConfig) -> list[Check]:
@@ -217,7 +199,7 @@ def _rate(name: str, found: int, rows: int, limit: float, config: GateConfig) ->
     rate = found / max(1, rows)
     if rows < config.min_rows:
         return Check(name, rate, limit, NOT_JUDGED, f"{rows} rows are too few")
-    return _most(name, rate, limit)
+    return at_most(name, rate, limit)
 
 
 def _degraded_jump(
@@ -234,7 +216,7 @@ def _degraded_jump(
     now = statistics.status.get(Status.DEGRADED.value, 0) / max(1, counts.rows_in)
     if counts.rows_in < config.min_compared_rows:
         return Check(name, now - before, limit, NOT_JUDGED, f"{counts.rows_in} rows are too few")
-    return _most(name, now - before, limit, f"{before:.3f} -> {now:.3f} of the input rows")
+    return at_most(name, now - before, limit, f"{before:.3f} -> {now:.3f} of the input rows")
 
 
 def _values_drop(
@@ -252,7 +234,7 @@ def _values_drop(
     note = f"{before:.3f} -> {now:.3f} values per product" if before else f"{now:.3f} per product"
     is_dead = now == 0 and rows > 0 and ((before > 0 and is_most) or _is_no_chance(rows, last))
     if is_dead or (before and is_most and rows >= config.min_compared_rows):
-        return _most(name, drop, limit, note)
+        return at_most(name, drop, limit, note)
     return Check(name, drop, limit, NOT_JUDGED, f"{note}; {rows} of {counts.rows_in} rows")
 
 
@@ -270,7 +252,7 @@ def _row_change(counts: PlanCounts, last: Mapping[str, Any] | None, config: Gate
     change = abs(counts.rows_in - before) / max(1, before)
     if max(before, counts.rows_in) < config.min_rows:
         return Check(name, change, limit, NOT_JUDGED, f"{counts.rows_in} rows are too few")
-    return _most(name, change, limit, f"{before} -> {counts.rows_in} rows")
+    return at_most(name, change, limit, f"{before} -> {counts.rows_in} rows")
 
 
 def _drift(
@@ -287,7 +269,7 @@ def _drift(
             continue
         drift = abs(new - old) / max(old, config.min_attribute_rate)
         note = f"{old:.3f} -> {new:.3f} values per row"
-        checks.append(_most(f"drift:{name}", drift, config.max_attribute_drift, note))
+        checks.append(at_most(f"drift:{name}", drift, config.max_attribute_drift, note))
     return checks
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pipelines.checks import FAILED, Check
 from pipelines.command.secrets import redact
 from pipelines.errors import RunFailedError
 from pipelines.lake.documents import read_json, write_json
@@ -13,7 +14,7 @@ from pipelines.lake.kinds import TABLES, check_apart, check_kind, claim
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, RUNS
 from pipelines.nightly.crash import crash_point
-from pipelines.nightly.gate import FAILED, Check, RunStatistics, run_gate
+from pipelines.nightly.gate import RunStatistics, run_gate
 from pipelines.nightly.monitoring import call_webhook, push_metrics
 from pipelines.nightly.night import Night
 from pipelines.nightly.plan.plan import Plan, load_newest_plan

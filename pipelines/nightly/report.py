@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipelines.checks import NOT_JUDGED, PASSED
 from pipelines.command.markdown import markdown_table
 from pipelines.command.secrets import masked
 from pipelines.lake.times import as_duration
-from pipelines.nightly.gate import NOT_JUDGED, PASSED
 from pipelines.nightly.monitoring import METRICS_JOB
 from pipelines.nightly.runs import RunFolder
 from ulsdram_core.reasons import MEANINGS, Reason

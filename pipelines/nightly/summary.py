@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipelines.nightly.gate import Check, GateConfig, RunStatistics
+from pipelines.checks import Check
+from pipelines.nightly.gate import GateConfig, RunStatistics
 from pipelines.nightly.plan.plan import Plan
 from pipelines.nightly.table.publish import Rewritten
 from pipelines.nightly.work.open_work import WorkTotals

@@ -57,7 +57,7 @@ class Scope(Frozen):
     """CSVs applied when the whole value is equal."""
 
     def covers(self, attribute: str) -> bool:
-        """Whether the scope applies to an attribute, given folded."""
+        """Return whether the scope applies to an attribute, given folded."""
         return any(fnmatchcase(attribute, fold(pattern)) for pattern in self.attributes)
 
 
@@ -69,12 +69,12 @@ class RulesFile(Frozen):
 
 
 def fold(text: str) -> str:
-    """Lower case without stray spaces: how names and table keys are compared."""
+    """Return lower case without stray spaces, which is how names and table keys are compared."""
     return " ".join(text.lower().split())
 
 
 def clean(text: str) -> str:
-    """NFKC, ASCII quotes and dashes, single spaces, no punctuation left over at either end."""
+    """Return NFKC with ASCII quotes and dashes, single spaces, no punctuation at either end."""
     if not text.isascii():
         text = _FRACTION_AFTER_DIGIT.sub(" ", text.translate(_TYPOGRAPHY))
         text = unicodedata.normalize("NFKC", text).replace("\u2044", "/")
@@ -84,7 +84,7 @@ def clean(text: str) -> str:
 
 
 def singular(word: str, irregular: Mapping[str, str]) -> str:
-    """The singular of one English word by its ending; words of the table win; others unchanged."""
+    """Return the singular of an English word by its ending; words of the table win."""
     key = word.lower()
     if key in irregular:
         return irregular[key]
@@ -115,7 +115,7 @@ class WordTable:
         return cls(table.pattern, {key: settle(to, table.apply) for key, to in entries.items()})
 
     def apply(self, text: str) -> str:
-        """Every occurrence replaced once."""
+        """Return the text with every occurrence replaced once."""
         return self.pattern.sub(lambda found: self.target.get(fold(found[0]), found[0]), text)
 
 
@@ -138,7 +138,7 @@ class UnitTable:
         return cls(re.compile(rf"{_NUMBER}[ -]?({names})", re.IGNORECASE), entries)
 
     def apply(self, text: str) -> str:
-        """Every number with a known unit spelled `number unit`."""
+        """Return the text with every number of a known unit spelled `number unit`."""
         return self.pattern.sub(self._spell, text)
 
     def _spell(self, found: re.Match[str]) -> str:
@@ -157,7 +157,7 @@ class Rules:
     values: Mapping[str, str]
 
     def spell(self, value: str) -> str:
-        """Every step but the whole-value table."""
+        """Apply every step but the whole-value table."""
         text = clean(value)
         if self.case != "keep":
             text = text.lower() if self.case == "lower" else text.upper()
@@ -172,7 +172,7 @@ class Rules:
         return text
 
     def apply(self, value: str) -> str:
-        """The normalized value; a value of nothing but punctuation stays as it is."""
+        """Return the normalized value; a value of nothing but punctuation stays as it is."""
         text = self.spell(value)
         return self.values.get(fold(text), text) or value
 
@@ -192,7 +192,7 @@ def settle(text: str, step: Callable[[str], str]) -> str:
 
 
 def read_table(path: Path) -> dict[str, str]:
-    """The `from -> to` of one CSV; `|` separates several froms, `#` opens a comment line."""
+    """Return the `from -> to` of one CSV; `|` separates several froms, `#` opens a comment line."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))
@@ -238,7 +238,7 @@ class Normalizer:
         return normalizer
 
     def rules_of(self, attribute: str | None) -> Rules:
-        """The rules that apply to an attribute, assembled once."""
+        """Return the rules that apply to an attribute, assembled once."""
         name = fold(attribute or "")
         if name not in self._rules:
             covering = [scope for scope in self.scopes if scope.covers(name)]
@@ -246,7 +246,7 @@ class Normalizer:
         return self._rules[name]
 
     def normalize(self, value: str, attribute: str | None = None) -> str:
-        """One value; without an attribute, by the rules of a scope that covers every name."""
+        """Normalize one value; without an attribute, by the rules for every name."""
         return self.rules_of(attribute).apply(value)
 
     def normalize_series(self, attributes: pl.Series, values: pl.Series) -> pl.Series:
@@ -265,7 +265,7 @@ class Normalizer:
         return joined["normalized"]
 
     def expression(self, attribute: str = "attribute", value: str = "value") -> pl.Expr:
-        """The same as a polars expression over two columns, for lazy and streaming frames."""
+        """Return the same as a polars expression over two columns, for lazy frames."""
 
         def batch(columns: pl.Series) -> pl.Series:
             return self.normalize_series(
@@ -277,7 +277,7 @@ class Normalizer:
         )
 
     def fill(self, values: pa.Array | pa.ChunkedArray) -> pa.Array:
-        """`values` of the extractions table (lists of structs), `normalized` filled."""
+        """Return `values` of the extractions table (lists of structs) with `normalized` filled."""
         lists = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
         if lists.offset:  # a slice cannot be given a null mask of its own
             lists = lists.take(pa.array(range(len(lists)), type=pa.int64()))
@@ -320,7 +320,7 @@ def _table_names(scope: Scope) -> list[str]:
 
 
 def _close(table: Mapping[str, str], rules: Rules) -> dict[str, str]:
-    """Whole-value entries keyed as spelled values; chains followed; every target maps to itself."""
+    """Return whole-value entries by spelled value: chains followed, targets kept."""
     spelled = {fold(rules.spell(source)): target for source, target in table.items()}
 
     def follow(target: str) -> str:

@@ -1,0 +1,1 @@
+"""From raw files, or any table with known values, to labelled tables."""

@@ -43,7 +43,7 @@ class ResolvedColumns(BaseModel):
     """Columns that are not read, and that a row of lines may have all the same."""
 
     def named(self) -> list[str]:
-        """All columns to read."""
+        """Return all columns to read."""
         fields = (self.title, self.description, *self.pictures, self.image_uri, self.specs)
         names = (*fields, self.gold, self.category, self.product_id)
         return [name for name in dict.fromkeys(names) if name]
@@ -81,7 +81,7 @@ def resolve_columns(
 
 
 def open_to_late_keys(columns: ResolvedColumns, config: PrepareConfig) -> ResolvedColumns:
-    """The columns of lines of JSON, where any row may have a key that no row before it had."""
+    """Return the columns of JSON lines, where any row may have a key that none before it had."""
     late: dict[str, object] = {
         role: getattr(columns, role) or _USUAL[role][0]
         for role in ("image_uri", "specs", "product_id")
@@ -101,7 +101,7 @@ def open_to_late_keys(columns: ResolvedColumns, config: PrepareConfig) -> Resolv
 
 
 def check_schemas(columns: ResolvedColumns, schemas: Mapping[str, pa.Schema]) -> ResolvedColumns:
-    """Every file must have text and labels, other columns may be absent; finds picture lists."""
+    """Check that every file has text and labels; others may be absent; finds picture lists."""
     labels = [name for name in (columns.specs, columns.gold) if name]
     for file, schema in schemas.items():
         _require(columns.title, "title", schema.names, file)
@@ -117,7 +117,7 @@ def check_schemas(columns: ResolvedColumns, schemas: Mapping[str, pa.Schema]) ->
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether a column holds several items a row."""
+    """Return whether a column holds several items a row."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
@@ -134,7 +134,7 @@ _NUM_READERS = 16
 
 
 def find_columns(config: PrepareConfig, inputs: Inputs) -> ResolvedColumns | None:
-    """Columns by role, over the union of what the files have; None for kinds without columns."""
+    """Return columns by role, of all that the files have; None for kinds without columns."""
     if config.kind != "tagged":
         if config.keep:
             raise ValueError(
@@ -161,7 +161,7 @@ def find_columns(config: PrepareConfig, inputs: Inputs) -> ResolvedColumns | Non
 
 
 def _keys_of_text(config: PrepareConfig, inputs: Inputs) -> dict[str, list[str]]:
-    """Columns of the first rows of every file that has no schema, by file name."""
+    """Return columns of the first rows of every file that has no schema, by file name."""
     files: dict[str, RawFile] = {
         shard.file.name: shard.file for shard in inputs.shards if not is_parquet(shard.file.path)
     }

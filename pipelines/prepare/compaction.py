@@ -41,7 +41,7 @@ class WrittenFile(BaseModel):
 
 
 def plan_files(pieces: Iterable[Piece], *, file_bytes: int) -> list[OutputFile]:
-    """Pieces in input order, cut into files of about `file_bytes`; every split gets a file."""
+    """Return pieces in input order, in files of about `file_bytes`; every split gets a file."""
     files = []
     ordered = sorted(pieces, key=lambda piece: piece.shard)
     for split in SPLITS:
@@ -74,7 +74,7 @@ def write_file(file: OutputFile, plan: StagingPlan) -> WrittenFile:
 
 
 def _grouped(pieces: list[Piece], file_bytes: int) -> list[list[Piece]]:
-    """Runs of pieces of even size, at most one more file than bytes ask for; at least one run."""
+    """Return runs of pieces of even size, one at least, one more than bytes ask for at most."""
     total = sum(piece.num_bytes for piece in pieces)
     num_files = max(1, round(total / file_bytes))
     groups: list[list[Piece]] = [[] for _ in range(num_files)]

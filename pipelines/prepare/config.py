@@ -75,9 +75,9 @@ class PrepareConfig(Frozen):
         return self
 
     def place(self, uri: str) -> Storage:
-        """`uri` with this preparation's storage options."""
+        """Return `uri` with this preparation's storage options."""
         return Storage.of(uri, self.storage_options)
 
     def shares(self) -> dict[str, float]:
-        """Part of the title groups that each made split gets."""
+        """Return the part of the title groups that each made split gets."""
         return {"valid": self.valid_share, "test": self.test_share}

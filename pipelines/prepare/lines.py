@@ -22,7 +22,7 @@ def open_lines(place: Storage, path: str) -> IO[bytes]:
 def read_lines(
     file: IO[bytes], *, start: int, end: int, max_bytes: int
 ) -> Iterator[tuple[int, bytes | None]]:
-    """(number within the range from 1, line without its end) of lines that begin in [start, end).
+    """Yield (number in the range from 1, line without its end) of lines that begin in [start, end).
 
     None stands for a line of more than `max_bytes`.
     """

@@ -27,7 +27,7 @@ _MAX_TRIES = 100
 
 
 def read_mae(shard: Shard, config: PrepareConfig) -> Iterator[RawProduct | Problem | None]:
-    """Products of one JSON file; a problem's line is the item's place in the list, from 1."""
+    """Yield products of one JSON file; a problem's line is the item's place in the list, from 1."""
     folder = PictureFolder.of(config)
     try:
         items = _items(shard, config)
@@ -140,7 +140,7 @@ def parse_mae_item(item: object) -> MaeItem:
 
 
 def _text(item: Mapping[str, object], key: str, problems: list[Reason]) -> str:
-    """The key's text; '' where it is missing or blank."""
+    """Return the key's text; '' where it is missing or blank."""
     found = item.get(key)
     if found is None:
         return ""
@@ -164,7 +164,7 @@ def _pictures(found: object, problems: list[Reason]) -> tuple[str, ...]:
 
 
 def _specs(found: object, problems: list[Reason]) -> tuple[tuple[str, str], ...]:
-    """(attribute, value) pairs in the item's order; numbers become text, blank ones are skipped."""
+    """Return (attribute, value) pairs in order; numbers become text, blank ones are skipped."""
     if found is None:
         return ()
     if not isinstance(found, Mapping):

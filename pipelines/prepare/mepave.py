@@ -21,7 +21,7 @@ _PICTURE_ENDINGS = (".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".PNG")
 
 
 def read_mepave(shard: Shard, config: PrepareConfig) -> Iterator[RawProduct | Problem | None]:
-    """Products of the lines that begin in the shard; None for a blank line."""
+    """Yield products of the lines that begin in the shard; None for a blank line."""
     place = config.place(config.input)
     folder = PictureFolder.of(config)
     with open_lines(place, shard.file.path) as file:
@@ -123,7 +123,7 @@ def parse_mepave_line(line: str) -> MepaveLine:
 
 
 def split_tags(tagged: str) -> tuple[str, tuple[GoldSpan, ...]]:
-    """The text without its tags, and the spans they marked as opened; tags may nest.
+    """Return the text without its tags, and the spans they marked as opened; tags may nest.
 
     A '<' that begins no tag is text.
     """

@@ -108,7 +108,7 @@ def _restore(target: Storage) -> None:
 
 
 def is_prepared(place: Storage) -> bool:
-    """Whether prepare made this folder (it may still be incomplete)."""
+    """Return whether prepare made this folder (it may still be incomplete)."""
     try:
         report = json.loads(place.join(REPORT_JSON).read_bytes())
     except (OSError, ValueError):

@@ -31,7 +31,7 @@ def build_report(
     ignored: Ignored,
     duplicates: Duplicates,
 ) -> dict[str, Any]:
-    """The report as JSON values."""
+    """Return the report as JSON values."""
     written = list(files)
     return {
         "format": FORMAT,
@@ -66,7 +66,7 @@ def build_report(
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
-    """The report for a reader; long lists are cut, report.json has more."""
+    """Return the report for a reader; long lists are cut, report.json has more."""
     rows = report["rows"]
     parts = [
         f"# Prepared products ({report['kind']})",

@@ -55,7 +55,7 @@ class ReadSpecs:
             self.specs.append(spec)
 
     def note(self, line: int) -> list[Problem]:
-        """One problem for all that was left out, without loss of the row."""
+        """Return one problem for all that was left out, without loss of the row."""
         if not self.left_out:
             return []
         detail = f"{len(self.left_out)} values were left out; first: {self.left_out[0]}"
@@ -81,7 +81,7 @@ class RawProduct:
 
 
 def check_texts(texts: Mapping[str, Any], *, max_chars: int) -> dict[str, str]:
-    """The texts as strings, unchanged; RowError where there is none to read or one is unusable."""
+    """Return the texts as strings, unchanged; RowError where there is none or one is unusable."""
     checked = {source: _checked_text(source, text, max_chars) for source, text in texts.items()}
     if not any(text.strip() for text in checked.values()):
         raise RowError(Reason.EMPTY_TEXT, "no text")
@@ -89,7 +89,7 @@ def check_texts(texts: Mapping[str, Any], *, max_chars: int) -> dict[str, str]:
 
 
 def check_name(name: Any, what: str) -> str:
-    """An attribute name, a value or a key as a clean string."""
+    """Return an attribute name, a value or a key as a clean string."""
     if isinstance(name, bool) or not isinstance(name, str | int | float | Decimal):
         raise RowError(Reason.WRONG_TYPE, f"{what} is of type {type(name).__name__}")
     text = str(name).strip()
@@ -99,7 +99,7 @@ def check_name(name: Any, what: str) -> str:
 
 
 def specs_of(given: Any, *, max_values: int) -> ReadSpecs:
-    """Attribute values from a mapping, or a list of pairs or of {attribute, value}.
+    """Return attribute values from a mapping, or a list of pairs or of {attribute, value}.
 
     A value that cannot be one, such as a nested object, is left out.
     """
@@ -124,7 +124,7 @@ def specs_of(given: Any, *, max_values: int) -> ReadSpecs:
 
 
 def order_spans(spans: Iterable[GoldSpan], sources: Sequence[str]) -> list[GoldSpan]:
-    """Each span once, in reading order, of those with one start the longest first."""
+    """Return each span once, in reading order, of those with one start the longest first."""
     rank = {source: number for number, source in enumerate(sources)}
     return sorted(
         set(spans), key=lambda span: (rank[span.source], span.start, -span.end, span.attribute)
@@ -132,7 +132,7 @@ def order_spans(spans: Iterable[GoldSpan], sources: Sequence[str]) -> list[GoldS
 
 
 def num_overlaps(spans: Iterable[GoldSpan]) -> int:
-    """Pairs of spans of one product that share a character."""
+    """Return how many pairs of spans of one product share a character."""
     by_source: dict[str, list[tuple[int, int]]] = {}
     for span in spans:
         by_source.setdefault(span.source, []).append((span.start, span.end))
@@ -171,7 +171,7 @@ MAX_VALUE_CHARS = 300
 
 
 def match_specs(texts: Mapping[str, str], specs: Iterable[tuple[str, str]]) -> Matches:
-    """`match_texts`; a value of more than 300 characters counts as missing from every text."""
+    """Match texts and values; one of more than 300 characters counts as missing everywhere."""
     given = list(dict.fromkeys(specs))
     matches = match_texts(texts, [spec for spec in given if len(spec[1]) <= MAX_VALUE_CHARS])
     too_long = [spec for spec in given if len(spec[1]) > MAX_VALUE_CHARS]

@@ -103,7 +103,7 @@ def _work(plan: StagingPlan, inputs: Inputs, corrections: Corrections) -> dict[s
 def _stage(
     plan: StagingPlan, inputs: Inputs, corrections: Corrections, tally: Tally
 ) -> list[Piece]:
-    """Held-out splits go first, so that what follows can be told which titles are taken."""
+    """Stage held-out splits first, so that what follows can be told which titles are taken."""
     pieces: list[Piece] = []
     taken = np.empty(0, np.int64)
     for split in ("test", "valid", "train", None):
@@ -154,7 +154,7 @@ def _title_groups(pieces: Sequence[Piece], plan: StagingPlan) -> np.ndarray:
 
 
 def _check_written(plan: StagingPlan, files: Sequence[WrittenFile], tally: Tally) -> None:
-    """What this process sees must be what the tasks wrote: on a cluster, OUT must be shared."""
+    """Check that this process sees what the tasks wrote: on a cluster, OUT must be shared."""
     for file in files:
         place = plan.output.join(file.split, file.name)
         if not place.exists():

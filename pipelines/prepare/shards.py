@@ -70,7 +70,7 @@ class Inputs:
     schemas: dict[str, pa.Schema] = field(default_factory=dict)
 
     def given_splits(self) -> set[str]:
-        """The splits that the input itself names."""
+        """Return the splits that the input itself names."""
         return {shard.file.split for shard in self.shards if shard.file.split}
 
 
@@ -180,7 +180,7 @@ def _mepave_files(place: Storage, config: PrepareConfig) -> tuple[list[RawFile],
 def _files_below(
     place: Storage, endings: tuple[str, ...], *, skip: str | None
 ) -> tuple[list[RawFile], Ignored]:
-    """Visible files with one of the endings and those of Delta tables, and all others."""
+    """Return visible files with one of the endings and those of Delta tables, and all others."""
     root = place.path.rstrip("/")
     if not place.is_folder():
         return [_raw_file(place.name, root, int(place.info()["size"]))], Ignored()
@@ -203,13 +203,13 @@ def _files_below(
 
 
 def _strictly_below(root: str, skip: str | None, place: Storage) -> tuple[str, ...]:
-    """The picture folder, to be passed over; one that holds the whole input is not."""
+    """Return the picture folder, to be passed over; one that holds the whole input is not."""
     folder = Storage.of(skip, place.options).path.rstrip("/") + "/" if skip else ""
     return (folder,) if folder.startswith(f"{root}/") and folder != f"{root}/" else ()
 
 
 def _delta_files(table: Storage, root: str) -> Iterator[RawFile]:
-    """The files of the newest version: the folder also holds rows that were replaced."""
+    """Yield the files of the newest version: the folder also holds rows that were replaced."""
     split = split_of_name(table.path.removeprefix(root).split("/"))
     for file in list_inputs([table.uri], table.options):
         path = Storage.of(file.uri, table.options).path
@@ -236,20 +236,20 @@ PACKED = ".gz"
 
 
 def row_endings() -> tuple[str, ...]:
-    """Endings of all files that rows can be read from."""
+    """Return endings of all files that rows can be read from."""
     return (*PARQUET_ENDINGS, *CSV_ENDINGS, *LINES, *(ending + PACKED for ending in LINES))
 
 
 def is_parquet(path: str) -> bool:
-    """Whether the file has row groups that can be read one by one."""
+    """Return whether the file has row groups that can be read one by one."""
     return path.lower().endswith(PARQUET_ENDINGS)
 
 
 def is_csv(path: str) -> bool:
-    """Whether the file is text with a header line."""
+    """Return whether the file is text with a header line."""
     return path.lower().endswith(CSV_ENDINGS)
 
 
 def is_whole(path: str) -> bool:
-    """Whether the file can only be read from its start: packed, or with line ends in values."""
+    """Return whether the file is only read from its start: packed, or line ends in values."""
     return path.lower().endswith(PACKED) or is_csv(path)

@@ -43,7 +43,7 @@ class Piece(BaseModel):
     num_bytes: int
 
     def read(self, config: PrepareConfig, *columns: str) -> pa.Table:
-        """Some of the columns, whole."""
+        """Return some of the columns, whole."""
         place = config.place(self.uri)
         return pq.read_table(place.path, columns=list(columns), filesystem=place.arrow)
 
@@ -72,17 +72,17 @@ class StagingPlan(BaseModel):
         return self.output.join("_staging")
 
     def output_schema(self) -> pa.Schema:
-        """The output's columns: only those that the input can fill."""
+        """Return the output's columns: only those that the input can fill."""
         return output_schema(self.config, self.columns)
 
     def staging_schema(self) -> pa.Schema:
-        """The output's columns, each row's title group, and a hash of its id."""
+        """Return the output's columns, each row's title group, and a hash of its id."""
         own = [pa.field(TITLE_GROUP, pa.int64()), pa.field(ID_HASH, pa.int64())]
         return pa.schema([*self.output_schema(), *own])
 
 
 def output_schema(config: PrepareConfig, columns: ResolvedColumns | None) -> pa.Schema:
-    """Products table with the kept columns as strings."""
+    """Return the schema of a products table, with the kept columns as strings."""
     has_description = config.kind == "mae" or (columns is not None and bool(columns.description))
     has_lists = config.kind == "mae" or (columns is not None and columns.has_picture_lists)
     has_category = columns is not None and columns.category is not None
@@ -112,7 +112,7 @@ class Shared:
     taken_groups: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def is_taken(self, group: int) -> bool:
-        """Whether a split that was read before has this title group; the groups are sorted."""
+        """Return whether a split that was read before has this title group; groups are sorted."""
         place = int(np.searchsorted(self.taken_groups, group))
         return place < len(self.taken_groups) and int(self.taken_groups[place]) == group
 
@@ -164,7 +164,7 @@ def _tables(
 def _products(
     shard: Shard, plan: StagingPlan, shared: Shared, tally: Tally
 ) -> Iterator[tuple[str, RawProduct, int]]:
-    """(split, product, title group) of what is kept; everything is counted."""
+    """Yield (split, product, title group) of what is kept; everything is counted."""
     for item in _read(shard, plan):
         tally.lines += item.num_rows or 1 if isinstance(item, Problem) else 1
         if item is None:
@@ -201,7 +201,7 @@ def _correct(product: RawProduct, corrections: Corrections, tally: Tally) -> Non
 
 
 def _split(shard: Shard, group: int, plan: StagingPlan) -> str:
-    """The input's own split, else one made from the title group; missing ones come out of train."""
+    """Return the input's split, else one by the title group; missing ones come out of train."""
     given = shard.file.split
     if given in ("valid", "test"):
         return given
@@ -212,7 +212,7 @@ def _split(shard: Shard, group: int, plan: StagingPlan) -> str:
 
 
 def _row(product: RawProduct, group: int) -> dict[str, Any]:
-    """A row; keys that the schema lacks are not written."""
+    """Return a row; keys that the schema lacks are not written."""
     return {
         "product_id": product.product_id,
         "title": product.texts["title"],

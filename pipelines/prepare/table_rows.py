@@ -27,7 +27,7 @@ _BROKEN = (OSError, EOFError, zlib.error, pa.ArrowException)
 def read_rows(
     shard: Shard, config: PrepareConfig, names: Sequence[str]
 ) -> Iterator[tuple[int, Row | Problem | None]]:
-    """(number from 1, row) with the columns `names`, as far as the file has them; None: blank."""
+    """Yield (number from 1, row) with the columns `names`, if the file has them; None: blank."""
     found: Iterator[tuple[int, Row | Problem | None]]
     if is_parquet(shard.file.path):
         found = _parquet_rows(shard, config, names)
@@ -41,7 +41,7 @@ def read_rows(
 
 
 def first_keys(file: RawFile, config: PrepareConfig, *, num_rows: int) -> list[str]:
-    """The columns that the first rows of a text file have; none where it cannot be read."""
+    """Return the columns that the first rows of a text file have; none where it cannot be read."""
     try:
         with open_text(file, config) as stream:
             if is_csv(file.path):
@@ -52,14 +52,14 @@ def first_keys(file: RawFile, config: PrepareConfig, *, num_rows: int) -> list[s
 
 
 def open_text(file: RawFile, config: PrepareConfig) -> IO[bytes]:
-    """The bytes of a file of text, unpacked."""
+    """Return the bytes of a file of text, unpacked."""
     stream = open_lines(config.place(config.input), file.path)
     packed = file.path.lower().endswith(PACKED)
     return gzip.GzipFile(fileobj=stream) if packed else stream  # type: ignore[return-value]
 
 
 def parse_json_line(line: bytes | None, *, max_bytes: int) -> Row | None:
-    """The object on a line, None for a blank line; RowError for anything else."""
+    """Return the object on a line, None for a blank line; RowError for anything else."""
     if line is None:
         raise RowError("line_too_long", f"more than {max_bytes} bytes")
     if not line.strip(b" \t\r\n\xef\xbb\xbf"):
@@ -113,7 +113,7 @@ def _json_rows(shard: Shard, config: PrepareConfig) -> Iterator[tuple[int, Row |
 def _csv_rows(
     shard: Shard, config: PrepareConfig, names: Sequence[str]
 ) -> Iterator[tuple[int, Row | Problem]]:
-    """Rows numbered as they stand in the file, the header being 1; values are text."""
+    """Yield rows numbered as they stand in the file, the header being 1; values are text."""
     number = 1
     try:
         with open_text(shard.file, config) as stream:

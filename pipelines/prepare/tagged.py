@@ -35,7 +35,7 @@ class _Pictures:
     addresses: PictureFolder
 
     def read(self, given: Any) -> bytes:
-        """A picture as bytes, as {bytes, path} (Hugging Face's Image), or by name."""
+        """Return a picture as bytes, as {bytes, path} (Hugging Face's Image), or by name."""
         if isinstance(given, Mapping):
             given = given.get("bytes") or given.get("path")
         if isinstance(given, bytes):
@@ -47,7 +47,7 @@ class _Pictures:
         )
 
     def read_address(self, given: Any) -> bytes:
-        """A picture by its address."""
+        """Return a picture by its address."""
         if isinstance(given, str):
             return self.addresses.read_address(given)
         raise PictureError("the address of the picture is no text", reason=Reason.WRONG_TYPE)
@@ -56,7 +56,7 @@ class _Pictures:
 def read_tagged(
     shard: Shard, config: PrepareConfig, columns: ResolvedColumns
 ) -> Iterator[RawProduct | Problem | None]:
-    """Products of one row group, of the lines that begin in a byte range, or of a CSV file."""
+    """Yield products of a row group, of the lines that begin in a byte range, or of a CSV file."""
     pictures = _picture_places(shard, config)
     for number, row in read_rows(shard, config, [*columns.named(), *config.keep]):
         if row is None or isinstance(row, Problem):
@@ -110,7 +110,7 @@ def _product(
 
 
 def _made_id(shard: Shard, number: int) -> str:
-    """Rows without a key are known by their place; stable as long as the file is."""
+    """Return an id for a row without a key: its place, stable as long as the file is."""
     return f"{shard.file.name}@{shard.start}#{number}"
 
 
@@ -141,7 +141,7 @@ def _add_gold(
 
 
 def _decoded(given: Any) -> Any:
-    """Specs or gold; CSV-minded writers put JSON into a string column."""
+    """Return specs or gold as values; CSV-minded writers put JSON into a string column."""
     if not isinstance(given, str):
         return given
     try:
@@ -213,7 +213,7 @@ class TargetMatches:
 def match_target_scores(
     texts: Mapping[str, str], scores: Mapping[str, Any], *, max_values: int
 ) -> TargetMatches:
-    """Spans by MAE's rule, each value only in the texts that its `pid` numbers name.
+    """Return spans by MAE's rule, each value only in the texts that its `pid` numbers name.
 
     A value that is not in those texts is missing even when another text has it.
     """

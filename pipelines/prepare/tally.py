@@ -140,6 +140,6 @@ def _count(counts: dict[str, int], key: str, number: int = 1) -> None:
 
 
 def most_frequent(attributes: Mapping[str, AttributeTally]) -> dict[str, AttributeTally]:
-    """Attributes by number of labelled products, then by name."""
+    """Return attributes by number of labelled products, then by name."""
     order = sorted(attributes, key=lambda name: (-attributes[name].products, name))
     return {name: attributes[name] for name in order}

@@ -19,7 +19,7 @@ _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+")
 
 
 def normalized_title(title: str) -> str:
-    """Lower-cased words without punctuation, numbers and sizes, each once, sorted.
+    """Return lower-cased words without punctuation, numbers and sizes, each once, sorted.
 
     A title of nothing else ("501", "XL") stands for itself.
     """
@@ -29,13 +29,13 @@ def normalized_title(title: str) -> str:
 
 
 def title_group(title: str) -> int:
-    """A signed 64-bit number, equal for titles with equal `normalized_title`."""
+    """Return a signed 64-bit number, equal for titles with equal `normalized_title`."""
     digest = hashlib.blake2b(normalized_title(title).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 def split_of_group(group: int, shares: Mapping[str, float]) -> str:
-    """The split a group belongs to; `shares` gives valid's and test's part of all groups."""
+    """Return the split a group belongs to; `shares` gives valid's and test's part of all groups."""
     position = (group % 2**64) / 2**64
     for split in ("test", "valid"):
         position -= shares.get(split, 0.0)
@@ -45,7 +45,7 @@ def split_of_group(group: int, shares: Mapping[str, float]) -> str:
 
 
 def split_of_name(parts: Iterable[str]) -> str | None:
-    """The split that a file's folders or name speak of ("val", "train_large.jsonl"), if any."""
+    """Return the split that a file's folders or name tell ("val", "train_large.jsonl"), if any."""
     for part in parts:
         word = re.match(r"[a-z]+", part.lower())
         if word and (split := _ALIASES.get(word.group())):

@@ -61,7 +61,7 @@ class RowGroupWriter:
             self._writer.close()
 
     def _take(self, num_bytes: int) -> pa.Table:
-        """The first rows of about this size (at least one row)."""
+        """Return the first rows of about this size (at least one row)."""
         table = pa.concat_tables(self._waiting)
         share = min(1.0, num_bytes / max(self._num_waiting_bytes, 1))
         num_rows = max(1, round(table.num_rows * share))

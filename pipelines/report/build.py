@@ -11,7 +11,7 @@ from pipelines.lake.history import Moment
 from pipelines.lake.products import ProductReader
 from pipelines.report.card import Side, card, with_maps
 from pipelines.report.cards import filtered_cards
-from pipelines.report.facts import Facts, gather_facts
+from pipelines.report.catalog_numbers import CatalogNumbers, gather_numbers
 from pipelines.report.markup import joined, tag
 from pipelines.report.model_view import ModelView
 from pipelines.report.page import Section, render_page
@@ -43,33 +43,33 @@ class Report:
     """The page and what it shows."""
 
     html: str
-    facts: Facts
+    catalog: CatalogNumbers
     num_cards: int
     num_maps: int
 
 
 def build_report(request: ReportRequest) -> Report:
     """Gather, draw, and return the page."""
-    facts = gather_facts(request.table, request.products, since=request.since)
+    catalog = gather_numbers(request.table, request.products, since=request.since)
     cards = _cards(request)
     sides = [side for found in cards for side in found["sides"]]
     num_maps = sum(len(side["maps"]) for side in sides)
     is_shown = num_maps > 0 and request.baseline is not None
-    attributes = facts.coverage["attribute"].to_list()
+    attributes = catalog.coverage["attribute"].to_list()
     content = joined(
-        tag("p", _about_cards(request, facts, len(cards)), class_="lead"),
+        tag("p", _about_cards(request, catalog, len(cards)), class_="lead"),
         filtered_cards(
             attributes=sorted(attributes),
             statuses=sorted({side["status"] for side in sides}),
-            kinds=_kinds(request, facts),
+            kinds=_kinds(request, catalog),
             heatmaps=None if num_maps == 0 else is_shown,
             kind="pairs" if request.baseline else "",
         ),
     )
     html = render_page(
         title=request.title,
-        subtitle=_subtitle(facts),
-        sections=[*number_sections(facts), Section("products", "Products", content)],
+        subtitle=_subtitle(catalog),
+        sections=[*number_sections(catalog), Section("products", "Products", content)],
         data={
             "kind": "report",
             "attributes": attributes,
@@ -78,33 +78,33 @@ def build_report(request: ReportRequest) -> Report:
             "cards": cards,
         },
     )
-    return Report(html, facts, len(cards), num_maps)
+    return Report(html, catalog, len(cards), num_maps)
 
 
-def _subtitle(facts: Facts) -> list[str]:
-    parts = [facts.table, f"version {facts.version}", facts.committed_at]
-    if facts.run_id:
-        parts.append(f"run {facts.run_id}")
-    return parts + [f"model {model_id}" for model_id in facts.models[:3]]
+def _subtitle(catalog: CatalogNumbers) -> list[str]:
+    parts = [catalog.table, f"version {catalog.version}", catalog.committed_at]
+    if catalog.run_id:
+        parts.append(f"run {catalog.run_id}")
+    return parts + [f"model {model_id}" for model_id in catalog.models[:3]]
 
 
-def _kinds(request: ReportRequest, facts: Facts) -> list[tuple[str, str]]:
+def _kinds(request: ReportRequest, catalog: CatalogNumbers) -> list[tuple[str, str]]:
     kinds = [("all", "all products"), ("empty", "without a value")]
-    if facts.quality is not None:
+    if catalog.quality is not None:
         kinds.append(("wrong", "with a mistake"))
     if request.baseline is not None:
         kinds.append(("differ", "where the models differ"))
     return kinds
 
 
-def _about_cards(request: ReportRequest, facts: Facts, num_cards: int) -> str:
-    text = f"{num_cards:,} of {facts.num_live:,} products: "
+def _about_cards(request: ReportRequest, catalog: CatalogNumbers, num_cards: int) -> str:
+    text = f"{num_cards:,} of {catalog.num_live:,} products: "
     text += "a fixed draw that favours trouble and doubt. "
     views = [view for view in (request.model, request.baseline) if view is not None]
     if any(view.sees_pictures for view in views):
         text += "Choose a word to see where the model looks for it, cold to warm; "
         text += "each map is stretched to its own range. "
-    if request.model is not None and facts.models not in ([], [request.model.model_id]):
+    if request.model is not None and catalog.models not in ([], [request.model.model_id]):
         text += f"The heatmaps are those of model {request.model.model_id}; "
         text += "the table was made by another one."
     return text
@@ -127,7 +127,7 @@ def _cards(request: ReportRequest) -> list[dict[str, Any]]:
 def _batch(
     products: Sequence[Product], stored: Sequence[StoredExtraction], request: ReportRequest
 ) -> list[dict[str, Any]]:
-    """Cards of a few products: the table's values, beside the baseline's if there is one."""
+    """Return cards of a few products: the table's values, beside the baseline's if there is one."""
     name = request.model.name if request.model is not None else "Table"
     rows = [[Side(name, extraction, model_id)] for extraction, model_id in stored]
     views = [request.model]

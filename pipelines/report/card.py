@@ -82,7 +82,7 @@ def _side(side: Side, product: Product, gold: Sequence[GoldSpan]) -> dict[str, A
 
 
 def _is_found(value: Value, product: Product) -> bool:
-    """Whether the value stands where it was found: the text may have changed since."""
+    """Return whether the value stands where it was found: the text may have changed since."""
     text = product.texts.get(value.source)
     return text is not None and text[value.start : value.end] == value.value
 
@@ -104,5 +104,5 @@ def _value(value: Value) -> dict[str, Any]:
 
 
 def _rounded(number: float | None) -> float | None:
-    """Four digits; None for what JSON cannot say."""
+    """Return the number with four digits; None for what JSON cannot say."""
     return round(number, 4) if number is not None and math.isfinite(number) else None

@@ -8,7 +8,7 @@ _NEEDS_SCRIPT = "The product cards are drawn by the page's script, which is swit
 
 
 def card_list(*, kind: str = "") -> Markup:
-    """A place for cards without filters; `kind` is wide or pairs."""
+    """Return a place for cards without filters; `kind` is wide or pairs."""
     return joined(
         tag("div", id="cards", class_=kind or None),
         tag("button", "Show more", type="button", id="more", hidden=True),
@@ -24,7 +24,7 @@ def filtered_cards(
     heatmaps: bool | None,
     kind: str = "",
 ) -> Markup:
-    """Filters (text, attribute, status, confidence, kind, order), the count, the cards.
+    """Return filters (text, attribute, status, confidence, kind, order), the count, the cards.
 
     `heatmaps`: whether they are shown at first; None where there are none.
     """

@@ -9,7 +9,7 @@ PLOT_WIDTH, PLOT_HEIGHT, PLOT_MARGIN = 520, 200, 32
 
 
 def bar(share: float, *, kind: str = "bar") -> Markup:
-    """A horizontal bar for a share of 0 to 1; decoration, the number stands beside it."""
+    """Return a horizontal bar for a share of 0 to 1; decoration, the number stands beside it."""
     width = round(BAR_WIDTH * min(max(share, 0.0), 1.0), 1)
     return _svg(
         BAR_WIDTH,
@@ -21,7 +21,7 @@ def bar(share: float, *, kind: str = "bar") -> Markup:
 
 
 def shift(change: float, *, largest: float) -> Markup:
-    """A bar to the left (less) or right (more) of a middle line."""
+    """Return a bar to the left (less) or right (more) of a middle line."""
     middle = BAR_WIDTH / 2
     length = round(middle * min(abs(change) / largest, 1.0), 1) if largest else 0.0
     start = middle if change >= 0 else middle - length
@@ -38,7 +38,7 @@ def shift(change: float, *, largest: float) -> Markup:
 def histogram(
     counts: Sequence[int], *, label: str, right_shares: Sequence[float | None] = ()
 ) -> Markup:
-    """Columns of counts over equal bins of 0 to 1; dots for the share of each bin that is right."""
+    """Return columns of counts in equal bins of 0 to 1; dots for the share that is right."""
     top, inner = max(counts, default=0) or 1, PLOT_HEIGHT - PLOT_MARGIN
     step = (PLOT_WIDTH - 2 * PLOT_MARGIN) / max(len(counts), 1)
     parts = []

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pipelines.checks import FAILED, PASSED
 from pipelines.report.markup import Markup, tag
 
 PROSE = 30
@@ -11,7 +12,7 @@ _FIGURE = re.compile(r"\u2013|[+-]?[\d,.]+%?")
 
 
 def grid(caption: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Markup:
-    """A table; the first cell of a row names it, columns of figures align right."""
+    """Return a table; the first cell of a row names it, columns of figures align right."""
     rows = list(rows)
     if not rows:
         return tag("p", "None.", class_="muted")
@@ -19,34 +20,34 @@ def grid(caption: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     head = [
         tag("th", name, scope="col", class_=kind) for name, kind in zip(header, kinds, strict=True)
     ]
-    body = [
-        tag(
-            "tr",
-            tag("th", _text(row[0]), scope="row"),
-            [
-                tag("td", _text(cell), class_=kind)
-                for cell, kind in zip(row[1:], kinds[1:], strict=True)
-            ],
-        )
-        for row in rows
-    ]
     parts = (
         tag("caption", caption, class_="hidden"),
         tag("thead", tag("tr", head)),
-        tag("tbody", body),
+        tag("tbody", [_body_row(row, kinds[1:]) for row in rows]),
     )
     return tag(
         "div", tag("table", parts), class_="scroll", tabindex="0", role="region", aria_label=caption
     )
 
 
+def _body_row(row: Sequence[Any], kinds: Sequence[str | None]) -> Markup:
+    cells = [tag("td", _text(cell), class_=kind) for cell, kind in zip(row[1:], kinds, strict=True)]
+    return tag("tr", tag("th", _text(row[0]), scope="row"), cells)
+
+
+def verdict_mark(verdict: str) -> Markup:
+    """Return the verdict of a gate's check, coloured where it has judged."""
+    state = "good" if verdict == PASSED else "bad" if verdict == FAILED else ""
+    return tag("span", verdict, class_=f"state {state}".strip())
+
+
 def percent(share: float | None, *, digits: int = 1) -> str:
-    """A share as people read it."""
+    """Return a share as people read it."""
     return "\u2013" if share is None else f"{100 * share:.{digits}f}%"
 
 
 def number(value: Any) -> str:
-    """A count, a measure or a dash."""
+    """Return a count or a measure as people read it, or a dash."""
     if value is None or value == "":
         return "\u2013"
     if isinstance(value, float):
@@ -55,7 +56,7 @@ def number(value: Any) -> str:
 
 
 def _kind(cells: Sequence[Any]) -> str | None:
-    """What a column holds, as a class: chart, figure, prose (long text) or None."""
+    """Return what a column holds, as a class: chart, figure, prose (long text) or None."""
     if all(isinstance(cell, Markup) for cell in cells):
         return "chart" if cells[0].startswith("<svg") else None
     if all(cell is None or not isinstance(cell, str) or _FIGURE.fullmatch(cell) for cell in cells):

@@ -15,7 +15,7 @@ class Markup(str):
 
 
 def tag(name: str, /, *children: str | Iterable[str], **attributes: Any) -> Markup:
-    """An element. `class_` and `for_` lose the underscore, other underscores become dashes.
+    """Return an element. `class_` and `for_` lose the underscore, other underscores become dashes.
 
     An attribute that is None or False is left out, True stands without a value.
     """
@@ -26,7 +26,7 @@ def tag(name: str, /, *children: str | Iterable[str], **attributes: Any) -> Mark
 
 
 def joined(*children: str | Iterable[str]) -> Markup:
-    """Children one after the other."""
+    """Return the children one after the other."""
     parts = []
     for child in children:
         if isinstance(child, Markup):
@@ -39,7 +39,7 @@ def joined(*children: str | Iterable[str]) -> Markup:
 
 
 def json_island(content: Any) -> Markup:
-    """JSON for a `<script type="application/json">`: nothing in it can end the element."""
+    """Return JSON for a `<script type="application/json">`: nothing in it can end the element."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -32,7 +32,7 @@ class WordMap:
     weights: np.ndarray
 
     def to_json(self) -> dict[str, object]:
-        """For the page: one byte per region, row by row."""
+        """Return one byte per region, row by row, for the page."""
         levels = np.rint(self.weights * 255).astype(np.uint8)
         return {
             **self.span._asdict(),

@@ -44,7 +44,7 @@ def thumbnail(data: bytes, *, side: int) -> Thumbnail | None:
 
 
 def _upright_size(data: bytes) -> tuple[int, int]:
-    """Width and height as seen; decoding has already accepted the picture."""
+    """Return width and height as seen; decoding has already accepted the picture."""
     with Image.open(io.BytesIO(data)) as picture:
         try:
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED

@@ -49,7 +49,7 @@ def test_explain_from_a_table_and_from_a_title(shop, tmp_path, capsys):
 def test_compare_prints_and_a_failed_gate_is_exit_code_1(shop, capsys):
     arguments = ["--table", f"{shop.table}@night-1", "--table", shop.table]
     summary = compare.main([*arguments, "--min-kept-share", "0.5"])
-    assert summary["gate"][0]["is_passed"]
+    assert summary["gate"][0]["verdict"] == "passed"
     with pytest.raises(SystemExit) as caught:
         run_command(compare.main, [*arguments, "--max-changed-share", "0.001"])
     assert caught.value.code == 1

@@ -1,6 +1,6 @@
 """Random histories of a table, checked after each step against the model in `catalogue.py`.
 
-A step takes a `Pick`, which is dice here and Hypothesis in `test_machine.py`. After a disturbed
+A step takes a `Pick`, which is dice here and Hypothesis in `test_history.py`. After a disturbed
 step the tables hold the state before it or after it; whichever it is is adopted, and the next
 undisturbed night must bring exactly what the inputs ask for.
 """

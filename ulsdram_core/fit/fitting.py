@@ -22,7 +22,7 @@ from ulsdram_core.parts import ModelParts
 from ulsdram_core.precision import PrecisionChoice, choose_precision
 from ulsdram_core.seeding import generator_of
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class FitConfig(Frozen):
@@ -124,7 +124,7 @@ def fit(
                 mean.update(num_done)
         model.eval()
         loss = sum(r.loss * r.num_terms for r in results) / sum(r.num_terms for r in results)
-        log.info("epoch %d of %d: loss %.4f", number, config.epochs, loss)
+        _log.info("epoch %d of %d: loss %.4f", number, config.epochs, loss)
         with mean.applied() if mean is not None else nullcontext():
             yield Epoch(number, loss)
     if mean is not None:

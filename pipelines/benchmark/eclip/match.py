@@ -138,9 +138,7 @@ def pairs_to_judge(data: MatchData, texts: Tensor) -> tuple[Tensor, Tensor, Tens
     """
     queries = data.queries
     nearest = _nearest_others(data, texts, texts, NEAREST)
-    left: list[int] = []
-    right: list[int] = []
-    labels: list[int] = []
+    pairs: list[tuple[int, int, int]] = []
     members: dict[int, list[int]] = {}
     for row in queries.tolist():
         members.setdefault(int(data.groups[row]), []).append(row)
@@ -152,9 +150,7 @@ def pairs_to_judge(data: MatchData, texts: Tensor) -> tuple[Tensor, Tensor, Tens
             for m in nearest[place].tolist()
             if data.groups[m] != group and data.titles[m] != data.titles[row]
         ]
-        chosen = [(p, 1) for p in partners] + [(s, 0) for s in strangers[: max(1, len(partners))]]
-        for other, label in chosen:
-            left.append(row)
-            right.append(other)
-            labels.append(label)
-    return torch.tensor(left), torch.tensor(right), torch.tensor(labels)
+        pairs += [(row, other, 1) for other in partners]
+        pairs += [(row, other, 0) for other in strangers[: max(1, len(partners))]]
+    left, right, labels = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 3).T
+    return left, right, labels

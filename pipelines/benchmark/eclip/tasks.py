@@ -1,4 +1,4 @@
-"""The tasks on vectors: category, any binary label, clustering; matching is in match_task.py.
+"""The tasks on vectors: category, any binary label, clustering; matching is in match.py.
 
 A figure is one row: task, system, modality, way, and what was measured.
 """

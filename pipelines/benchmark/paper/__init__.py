@@ -1,1 +1,1 @@
-"""The paper's tables on any labelled data: systems, suites, runs, reports."""
+"""The tables of the paper: systems, suites, runs, reports."""

@@ -66,15 +66,24 @@ def line_chart(title: str, points: Sequence[tuple[float, float]], *, x_label: st
             y = spot(first, value)[1]
             draw.line((left, y, width - 50, y), GREY, 1)
             draw.text((20, y - 8), f"{value:.1f}", INK, _font(12))
-        draw.line([spot(*point) for point in points], INK, 2)
-        best = max(points, key=lambda point: point[1])
-        for point in points:
-            x, y = spot(*point)
-            size, colour = (6, LINE) if point == best else (3, INK)
-            draw.ellipse((x - size, y - size, x + size, y + size), fill=colour)
+        spots = [spot(*point) for point in points]
+        draw.line(spots, INK, 2)
+        _draw_dots(draw, points, spots)
+        for point, (x, _) in zip(points, spots, strict=True):
             draw.text((x - 12, bottom + 8), f"{point[0]:.2f}", INK, _font(11))
         draw.text((width // 2 - 60, bottom + 32), x_label, INK, _font(13))
     return _png(image)
+
+
+def _draw_dots(
+    draw: ImageDraw.ImageDraw,
+    points: Sequence[tuple[float, float]],
+    spots: Sequence[tuple[float, float]],
+) -> None:
+    best = max(points, key=lambda point: point[1])
+    for point, (x, y) in zip(points, spots, strict=True):
+        size, colour = (6, LINE) if point == best else (3, INK)
+        draw.ellipse((x - size, y - size, x + size, y + size), fill=colour)
 
 
 def _range(lowest: Sequence[float], highest: Sequence[float]) -> tuple[float, float]:

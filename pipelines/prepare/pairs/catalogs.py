@@ -50,7 +50,7 @@ class Ties:
         self._cut_short += edges.cut_short
 
     def groups(self, config: DuplicateConfig) -> Groups:
-        """All ties; groups that look-alikes blow up fall back to their exact ties."""
+        """Return all ties; groups that look-alikes blow up fall back to their exact ties."""
         is_huge = component_sizes(self._labels) > config.max_group
         labels = np.where(is_huge, self._exact, self._labels)
         sizes = component_sizes(labels)
@@ -68,7 +68,7 @@ class Ties:
 
 
 def repeated_rows(traces: StoredTraces) -> np.ndarray:
-    """[N] bool: rows whose picture and words both stood in an earlier usable row."""
+    """Return [N] bool: rows whose picture and words both stood in an earlier usable row."""
     columns = ("row", "picture_hi", "picture_lo", "title_hi", "title_lo", "is_usable")
     keys = np.zeros((traces.num_rows, 2), np.uint64)
     is_usable = np.zeros(traces.num_rows, bool)
@@ -87,7 +87,7 @@ def repeated_rows(traces: StoredTraces) -> np.ndarray:
 
 
 def placeholder_rows(traces: StoredTraces, num_titles: int) -> np.ndarray:
-    """[N] bool: rows whose picture stands under `num_titles` different titles or more."""
+    """Return [N] bool: rows whose picture stands under `num_titles` different titles or more."""
     columns = ("row", "picture_hi", "picture_lo", "title_hi")
     keys = np.zeros((traces.num_rows, 3), np.uint64)
     for batch in traces.batches(columns):
@@ -126,5 +126,5 @@ def merge(labels: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def component_sizes(labels: np.ndarray) -> np.ndarray:
-    """[N] how many rows each row's component has."""
+    """Return [N] numbers of rows, of each row's component."""
     return np.bincount(labels, minlength=len(labels))[labels]

@@ -79,7 +79,7 @@ class StoredTraces:
     num_rows: int
 
     def batches(self, columns: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        """Columns as arrays, some rows at a time; binary columns as [n, width] uint8."""
+        """Yield columns as arrays, some rows at a time; binary columns as [n, width] uint8."""
         for place in self.files:
             with place.arrow.open_input_file(place.path) as stream:
                 for batch in pq.ParquetFile(stream).iter_batches(_BATCH, columns=list(columns)):
@@ -129,20 +129,20 @@ class Edges:
     cut_short: int = 0
 
     def without(self, is_left_out: np.ndarray) -> "Edges":
-        """Those that touch no row marked in `is_left_out` [N]."""
+        """Return those that touch no row marked in `is_left_out` [N]."""
         kept = ~is_left_out[self.pairs].any(1)
         return Edges(self.pairs[kept], self.compared, self.cut_short)
 
 
 def edge_tasks(traces: StoredTraces, config: DuplicateConfig) -> list[EdgeTask]:
-    """All keys."""
+    """Return a task for every key."""
     whole = [EdgeTask(traces, config, kind) for kind in (*EXACT_KINDS, "title")]
     masks = block_masks(config.max_distance)
     return whole + [EdgeTask(traces, config, mask=mask) for mask in masks]
 
 
 def block_masks(max_distance: int) -> list[int]:
-    """Masks over 64 bits: two numbers at most `max_distance` bits apart agree under some mask."""
+    """Return masks of 64 bits: numbers at most `max_distance` bits apart agree under some mask."""
     num_blocks = max_distance + _AGREEING
     borders = [64 * i // num_blocks for i in range(num_blocks + 1)]
     blocks = [(1 << end) - (1 << start) for start, end in pairwise(borders)]
@@ -150,7 +150,7 @@ def block_masks(max_distance: int) -> list[int]:
 
 
 def find_edges(task: EdgeTask) -> Edges:
-    """The duplicates that meet under one key."""
+    """Return the duplicates that meet under one key."""
     found = [
         _equal_edges(rows)
         if task.kind in EXACT_KINDS
@@ -163,7 +163,7 @@ def find_edges(task: EdgeTask) -> Edges:
 
 
 def _buckets(task: EdgeTask) -> Iterator[np.ndarray]:
-    """All keyed rows, those of one key together, at most about `bucket_rows` at a time."""
+    """Yield all keyed rows, those of one key together, at most about `bucket_rows` at a time."""
     num_buckets = -(-task.traces.num_rows // task.config.bucket_rows)
     dtype = _EXACT_ROW if task.kind in EXACT_KINDS else _NEAR_ROW
     if num_buckets <= 1:
@@ -222,7 +222,7 @@ def _rows(dtype: np.dtype, chosen: np.ndarray, **columns: np.ndarray) -> np.ndar
 
 
 def _equal_edges(rows: np.ndarray) -> Edges:
-    """A chain through the rows of each key."""
+    """Return a chain through the rows of each key."""
     order = np.lexsort((rows["row"], rows["rest"], rows["key"]))
     rows = rows[order]
     is_same = (rows["key"][1:] == rows["key"][:-1]) & (rows["rest"][1:] == rows["rest"][:-1])
@@ -255,7 +255,7 @@ def _near_edges(rows: np.ndarray, limits: _Limits, window: int) -> Edges:
 
 
 def _by_key(rows: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The order that puts rows of one key together, and the sorted keys, shortened.
+    """Return the order that puts rows of one key together, and the sorted keys, shortened.
 
     Keys share a 64-bit number with the place of their row, as plain numbers sort much faster than
     columns. Keys that fall together so cost a comparison, never an edge.

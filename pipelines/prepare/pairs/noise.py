@@ -76,22 +76,22 @@ class PictureTrace:
 
 
 def words_of(text: str) -> list[str]:
-    """Distinct lower-cased words and numbers, sorted, without punctuation."""
+    """Return distinct lower-cased words and numbers, sorted, without punctuation."""
     return sorted(set(_WORD.findall(unicodedata.normalize("NFKC", text).casefold())))
 
 
 def title_key(words: list[str]) -> bytes:
-    """16 bytes, equal for texts of equal words whatever their order."""
+    """Return 16 bytes, equal for texts of equal words whatever their order."""
     return digest([word.encode(errors="replace") for word in words])
 
 
 def title_bits(words: list[str]) -> int:
-    """64 bits of which every word sets one: bits in common tell of words in common."""
+    """Return 64 bits of which every word sets one: bits in common tell of words in common."""
     return reduce(or_, (1 << digest([w.encode(errors="replace")])[0] % 64 for w in words), 0)
 
 
 def trace_picture(data: bytes, config: NoiseConfig) -> tuple[PictureTrace | None, str | None]:
-    """The trace of a picture, and why it cannot be used, if so."""
+    """Return the trace of a picture, and why it cannot be used, if so."""
     try:
         pixels = decode_picture(data, _TRACE)
     except PictureError as error:
@@ -111,7 +111,7 @@ def trace_picture(data: bytes, config: NoiseConfig) -> tuple[PictureTrace | None
 
 
 def _crop_to_product(pixels: np.ndarray) -> np.ndarray:
-    """The picture without its plain border, so that a cropped copy looks the same."""
+    """Return the picture without its plain border, so that a cropped copy looks the same."""
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     distance = np.abs(pixels.astype(np.int16) - np.median(border, axis=0)).max(2)
     is_product = distance > _BACKGROUND
@@ -123,7 +123,7 @@ def _crop_to_product(pixels: np.ndarray) -> np.ndarray:
 
 
 def _difference_hash(grey: np.ndarray) -> int:
-    """dHash with a dead zone, so that a plain background gives zeros and not noise."""
+    """Return dHash with a dead zone, so that a plain background gives zeros and not noise."""
     small = np.asarray(Image.fromarray(grey).resize((9, 8), Image.Resampling.BOX))
     bits = (small[:, 1:] - small[:, :-1]) > _FLAT
     return int.from_bytes(np.packbits(bits).tobytes(), "big")

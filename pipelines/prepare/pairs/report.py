@@ -9,7 +9,7 @@ from pipelines.command.markdown import markdown_table
 def pair_report(
     num_rows: int, counts: Mapping[str, int], groups: Mapping[str, int], *, seconds: float
 ) -> dict[str, Any]:
-    """Counts by split, by reason and of the duplicate finder."""
+    """Return counts by split, by reason and of the duplicate finder."""
     splits = {k.removeprefix("split "): v for k, v in counts.items() if k.startswith("split ")}
     reasons = {k.removeprefix("reason "): v for k, v in counts.items() if k.startswith("reason ")}
     assert sum(splits.values()) + sum(reasons.values()) == num_rows, "every row has one place"
@@ -23,7 +23,7 @@ def pair_report(
 
 
 def render_pair_report(report: Mapping[str, Any]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     lines = ["# Pairs of text and picture", "", f"{report['rows_in']} rows were read.", ""]
     for title, name in (
         ("split", "pairs"), ("left out because of", "left_out"), ("duplicates", "duplicates"),

@@ -123,7 +123,7 @@ def prepare_pairs(request: PairRequest, map_tasks: MapTasks) -> dict[str, Any]:
 
 
 def _open_input(request: PairRequest, work: Storage) -> tuple[list[GroupTask], pa.Schema]:
-    """All row groups, and the columns of the output."""
+    """Return all row groups, and the columns of the output."""
     config = request.config
     settings = ScanSettings(
         config.columns,
@@ -169,7 +169,7 @@ def _joint_schema(schema: pa.Schema, found: pa.Schema, file: Storage) -> pa.Sche
 
 
 def _output_schema(schema: pa.Schema) -> pa.Schema:
-    """The input's columns, and `catalog_id` last."""
+    """Return the input's columns, and `catalog_id` last."""
     fields = []
     for one in schema:
         # Every file has a dictionary of its own; rows of many files lie together in the output.
@@ -180,7 +180,7 @@ def _output_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def _files(source: Storage) -> Iterator[tuple[str, Storage]]:
-    """(split, file); split is "" where the input has none."""
+    """Yield (split, file); split is "" where the input has none."""
     given = [split for split in SPLITS if source.join(split).is_folder()]
     for split in given or [""]:
         for file in list_inputs([source.join(split).uri], source.options):
@@ -217,7 +217,7 @@ def _find_groups(traces: StoredTraces, config: PairConfig, map_tasks: MapTasks) 
 
 
 def _judge(traces: StoredTraces, config: PairConfig, *, with_model: bool) -> np.ndarray:
-    """[N] the reason why a row is left out; "" for the others."""
+    """Return [N] reasons why a row is left out; "" for the others."""
     reasons = np.full(traces.num_rows, "", dtype=object)
     similarity = np.full(traces.num_rows, np.nan, np.float32)
     for batch in traces.batches(("row", "noise", "similarity")):
@@ -248,7 +248,7 @@ def _cut_tasks(
 
 
 def _together(tasks: Sequence[GroupTask], num_bytes: int) -> Iterator[tuple[GroupTask, ...]]:
-    """Consecutive row groups of about so many bytes: joining reads from every piece."""
+    """Yield consecutive row groups of about so many bytes: joining reads from every piece."""
     waiting: list[GroupTask] = []
     size = 0
     for task in tasks:

@@ -72,7 +72,7 @@ class ScanSettings:
     """e-CLIP model that measures how well text and picture agree."""
 
     def wanted(self, names: Sequence[str]) -> list[str]:
-        """The columns to read out of those that a file has."""
+        """Return the columns to read out of those that a file has."""
         columns = self.columns
         texts = [columns.sources.get(source, source) for source in self.sources]
         optional = [*(n for n in (columns.image, columns.images) if n), self.catalog_column]
@@ -96,7 +96,7 @@ class GroupTask:
     settings: ScanSettings = field(repr=False)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Up to READ_ROWS rows at a time, in order; all columns if none are named.
+        """Yield up to READ_ROWS rows at a time, in order; all columns if none are named.
 
         A row group may hold far more pictures than fit in memory, so it is read page by page: of
         1 GB of pictures 127 MB were in memory, 1,080 MB without a buffer. pyarrow writes pages of
@@ -131,7 +131,7 @@ def _trace_group(task: GroupTask) -> pa.Table:
 
 
 def trace_rows(rows: pa.Table, settings: ScanSettings, *, first_row: int = 0) -> pa.Table:
-    """Rows of a products table as rows of SCHEMA."""
+    """Return rows of a products table as rows of SCHEMA."""
     records = rows.to_pylist()
     found = [_trace_row(record, settings) for record in records]
     if settings.model is not None:
@@ -208,6 +208,6 @@ def _measure(
 
 @lru_cache(maxsize=1)
 def _embedder(uri: str, options: tuple[tuple[str, str], ...]) -> Embedder:
-    """One model per process, whatever the number of row groups."""
+    """Return one model per process, whatever the number of row groups."""
     with Storage.of(uri, dict(options)).local_copy() as folder:
         return Embedder.load(folder)

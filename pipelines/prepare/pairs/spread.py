@@ -97,7 +97,7 @@ def _cut(task: CutTask) -> Cut:
 
 
 def _judged(task: CutTask) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Some rows at a time, with the verdict over them."""
+    """Yield some rows at a time, with the verdict over them."""
     verdict, start = read_table(task.verdict), 0
     for group in task.groups:
         for rows in group.batches():
@@ -113,7 +113,7 @@ def _rejected(rows: pa.Table, verdict: pa.Table, task: CutTask) -> pa.Table:
 
 
 def _marked(rows: pa.Table, verdict: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Rows in the output's columns, with bucket and place at the end."""
+    """Return rows in the output's columns, with bucket and place at the end."""
     if CATALOG in rows.column_names:
         rows = rows.drop_columns([CATALOG])
     rows = rows.append_column(CATALOG, verdict[CATALOG])
@@ -171,6 +171,6 @@ def _join(task: JoinTask) -> int:
 
 
 def read_table(place: Storage) -> pa.Table:
-    """A small stored table."""
+    """Return a small stored table."""
     with place.arrow.open_input_file(place.path) as stream:
         return pq.read_table(stream)

@@ -36,7 +36,7 @@ class Verdicts:
     """Paths of the output files, one per bucket."""
 
     def table(self, groups: Sequence[GroupTask]) -> pa.Table:
-        """The verdict over consecutive row groups, as rows of VERDICT."""
+        """Return the verdict over consecutive row groups, as rows of VERDICT."""
         start, end = groups[0].first_row, groups[-1].first_row + groups[-1].num_rows
         traces = StoredTraces(tuple(group.traces for group in groups), end - start)
         catalogs = [
@@ -58,7 +58,7 @@ def decide(
     valid_share: float,
     file_bytes: int,
 ) -> Verdicts:
-    """Verdicts over all rows; `reasons` [N] says why a row is left out, "" for the others."""
+    """Return verdicts over all rows; `reasons` [N] says why one is left out, "" for the others."""
     labels = groups.labels
     traces = StoredTraces(tuple(task.traces for task in tasks), len(labels))
     names = _group_names(traces, labels)
@@ -88,7 +88,7 @@ def decide(
 
 
 def _group_names(traces: StoredTraces, labels: np.ndarray) -> dict[int, str]:
-    """Catalogue ids of groups: the first id given to a member, else one made of the first row."""
+    """Return catalogue ids of groups: the first given to a member, else one of the first row."""
     sizes = np.bincount(labels, minlength=len(labels))
     given: dict[int, str] = {}
     made: dict[int, str] = {}
@@ -106,7 +106,7 @@ def _group_names(traces: StoredTraces, labels: np.ndarray) -> dict[int, str]:
 def _catalogs(
     traces: StoredTraces, labels: np.ndarray, names: dict[int, str]
 ) -> Iterator[tuple[dict[str, np.ndarray], list[str | None]]]:
-    """Batches of traces, with the rows' catalogue ids: the given one, else the group's."""
+    """Yield batches of traces, with the rows' catalogue ids: the given one, else the group's."""
     for batch in traces.batches(("row", "id_hash", "catalog_id")):
         given, found = batch["catalog_id"], labels[batch["row"]].tolist()
         yield (
@@ -121,7 +121,7 @@ def _catalogs(
 def _made_splits(
     id_hashes: np.ndarray, catalogs: Sequence[str | None], valid_share: float
 ) -> np.ndarray:
-    """[n] numbers in SPLITS for an input without splits; listings of one product stay together."""
+    """Return [n] numbers in SPLITS, for an input without; listings of a product stay together."""
     hashes = id_hashes.copy()
     for place, catalog in enumerate(catalogs):
         if catalog:

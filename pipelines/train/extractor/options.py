@@ -43,7 +43,7 @@ def train_parser(description: str, *, recipe: str | None) -> argparse.ArgumentPa
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, made_by: str, example: str) -> None:
-    """The options of every training run: its data, its output, how it is run."""
+    """Add the options of every training run: its data, its output, how it is run."""
     add = parser.add_argument
     add("--data", required=True, help=f"folder or URI with train/ and valid/ ({made_by})")
     add("--out", required=True, help="folder or URI; gets model/, checkpoints/, metrics.jsonl")

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from pipelines.analysis import table
+from pipelines.checks import FAILED, PASSED
 from pipelines.command.terminal import Style
 from pipelines.compare.differences import Answers, GateLimits, compare
 from pipelines.compare.job import CompareRequest, run_comparison
@@ -113,13 +114,13 @@ def test_nothing_shared_is_a_wrong_request(sides):
     ("limits", "verdicts"),
     [
         (GateLimits(), []),
-        (GateLimits(max_changed_share=1.0), [True]),
-        (GateLimits(max_changed_share=0.0, min_kept_share=0.0), [False, True]),
-        (GateLimits(min_kept_share=1.0), [False]),
+        (GateLimits(max_changed_share=1.0), [PASSED]),
+        (GateLimits(max_changed_share=0.0, min_kept_share=0.0), [FAILED, PASSED]),
+        (GateLimits(min_kept_share=1.0), [FAILED]),
     ],
 )
 def test_gate(comparison, limits, verdicts):
-    assert [check.is_passed for check in comparison.gate(limits)] == verdicts
+    assert [check.verdict for check in comparison.gate(limits)] == verdicts
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
@@ -139,7 +140,7 @@ def test_a_failed_gate_writes_its_outputs_and_raises(shop, tmp_path):
     assert "FAILED" in caught.value.text
     assert caught.value.summary["products"] == 39
     written = json.loads((tmp_path / "c.json").read_text())
-    assert written["gate"][0]["is_passed"] is False
+    assert written["gate"][0]["verdict"] == FAILED
     assert written["changed_share"] == caught.value.summary["changed_share"]
 
 

@@ -5,8 +5,9 @@ import math
 import pyarrow as pa
 import pytest
 
+from pipelines.checks import FAILED, NOT_JUDGED, PASSED
 from pipelines.lake.tables import EXTRACTIONS_SCHEMA
-from pipelines.nightly.gate import FAILED, NOT_JUDGED, PASSED, GateConfig, RunStatistics, run_gate
+from pipelines.nightly.gate import GateConfig, RunStatistics, run_gate
 from pipelines.nightly.plan.plan import PlanCounts
 
 

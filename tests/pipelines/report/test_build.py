@@ -14,7 +14,7 @@ from pipelines.lake.storage import Storage
 from pipelines.report.build import ReportRequest, build_report
 from pipelines.report.card import Side
 from pipelines.report.card import card as draw
-from pipelines.report.facts import gather_facts, read_runs
+from pipelines.report.catalog_numbers import gather_numbers, read_runs
 from pipelines.report.model_view import ModelView
 from pipelines.report.sample import sample_ids
 from ulsdram_core.schema import Extraction, Status, Value
@@ -36,27 +36,27 @@ def report(shop):
     )
 
 
-def test_facts_match_the_rows(shop):
-    facts = gather_facts(table(shop.table), ProductReader(Storage.of(shop.catalogue)))
+def test_numbers_match_the_rows(shop):
+    catalog = gather_numbers(table(shop.table), ProductReader(Storage.of(shop.catalogue)))
     rows = [row for row in shop.rows["night-2"] if row["status"] != "vanished"]
     values = [value for row in rows for value in row["values"]]
-    assert facts.num_live == len(rows)
-    assert facts.num_filled == sum(bool(row["values"]) for row in rows)
-    assert facts.mean_confidence == pytest.approx(
+    assert catalog.num_live == len(rows)
+    assert catalog.num_filled == sum(bool(row["values"]) for row in rows)
+    assert catalog.mean_confidence == pytest.approx(
         sum(value["confidence"] for value in values) / len(values)
     )
-    assert sum(facts.histogram) == len(values)
-    assert facts.histogram[3] == sum(value["confidence"] < 0.4 for value in values)
-    assert facts.since == "run night-1"
-    assert facts.models == ["model of night-1"]
-    extra = facts.drift.filter(attribute="extra").row(0, named=True)
+    assert sum(catalog.histogram) == len(values)
+    assert catalog.histogram[3] == sum(value["confidence"] < 0.4 for value in values)
+    assert catalog.since == "run night-1"
+    assert catalog.models == ["model of night-1"]
+    extra = catalog.drift.filter(attribute="extra").row(0, named=True)
     assert (extra["filled_before"], extra["filled_after"]) == (0, 8)
 
 
 def test_drift_against_any_moment_and_none_on_the_first_night(shop):
-    first = gather_facts(table(shop.table, at="night-1"), None)
+    first = gather_numbers(table(shop.table, at="night-1"), None)
     assert (first.drift, first.since, first.quality) == (None, None, None)
-    same = gather_facts(table(shop.table), None, since="night-2")
+    same = gather_numbers(table(shop.table), None, since="night-2")
     assert same.drift["coverage_change"].abs().sum() == 0
 
 

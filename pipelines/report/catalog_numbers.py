@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Facts:
+class CatalogNumbers:
     """Everything that the page says in numbers."""
 
     table: str
@@ -46,15 +46,15 @@ class Facts:
     quality: Quality | None
 
 
-def gather_facts(
+def gather_numbers(
     table: ResultTable, reader: ProductReader | None, *, since: Moment | None = None
-) -> Facts:
+) -> CatalogNumbers:
     """Read a table; drift is against `since`, else against the run before."""
     extractions, values = table.extractions(), table.long()
     totals = collect(_totals(extractions)).row(0, named=True)
     earlier = _earlier(table, since)
     drift, new_values = _changes(table, earlier)
-    return Facts(
+    return CatalogNumbers(
         table=without_secrets(table.storage.uri),
         version=table.commit.version,
         committed_at=table.commit.committed_at.strftime("%Y-%m-%d %H:%M UTC"),
@@ -113,7 +113,7 @@ def _histogram(values: pl.LazyFrame, *, bins: int = 10) -> list[int]:
 
 
 def _earlier(table: ResultTable, since: Moment | None) -> ResultTable | None:
-    """The table at the moment asked for, else as the run before left it; None if there is none."""
+    """Return the table at the moment asked for, else as the run before left it, if there is one."""
     if since is not None:
         return table.at(since)
     history = collect(table.runs()).filter(
