@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from pipelines.lake.delta_input import DeltaFile, list_delta, open_input
+from pipelines.lake.delta.inputs import DeltaFile, list_delta, open_input
 from pipelines.lake.digests import digest
 from pipelines.lake.storage import Storage, file_version
 from pipelines.lake.uris import without_secrets

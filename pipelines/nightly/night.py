@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.cluster.tasks import WorkerDiedError
-from pipelines.lake.change_feed import FeedPoint, feed_point
+from pipelines.lake.delta.change_feed import FeedPoint, feed_point
 from pipelines.lake.documents import read_json
 from pipelines.lake.history import commits_of
 from pipelines.lake.inputs import InputFile, list_inputs

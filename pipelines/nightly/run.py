@@ -13,7 +13,7 @@ import polars as pl
 
 from pipelines.cluster.tasks import Item, Result, WorkerDiedError
 from pipelines.errors import RunFailedError
-from pipelines.lake.change_feed import FeedUnclearError
+from pipelines.lake.delta.change_feed import FeedUnclearError
 from pipelines.lake.inputs import InputFile, listing_fingerprint
 from pipelines.lake.snapshot import Snapshot
 from pipelines.lake.source import InputChangedError

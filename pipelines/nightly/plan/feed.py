@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.lake.change_feed import (
+from pipelines.lake.delta.change_feed import (
     FEED_COLUMNS,
     ChangeReader,
     FeedPoint,

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from pipelines.lake.delta_input import open_input
+from pipelines.lake.delta.inputs import open_input
 from pipelines.lake.digests import digest
 from pipelines.lake.source import without_views
 from pipelines.lake.storage import Storage
