@@ -29,6 +29,7 @@ CRASH_POINTS = (
     "before_commit",
     "after_commit",
     "after_quarantine_commit",
+    "before_closed",
     "after_published",
     "during_cleanup",
     "before_compaction",

@@ -121,9 +121,9 @@ class _Session:
         night = self._night
         if self._lock.took_over:
             self._publisher("fence").fence()
-        if self._last is not None:  # what a crash after publishing left behind
-            RunFolder(night.runs.join(self._last["run_id"])).drop_work()
         recovered = self._finish_committed()
+        if self._last is not None:  # what a crash after closing left behind
+            RunFolder(night.runs.join(self._last["run_id"])).drop_work()
         if recovered is not None and recovered["run_id"] == night.request.run_id:
             return recovered
         self._lock.check()
@@ -171,6 +171,7 @@ class _Session:
         self._last = for_next_night(summary, self._last, night.config.gate)
         self._last["feed"] = night.next_feed(plan)
         write_json(night.runs.join(LAST), self._last)
+        crash_point("before_closed")
         close_run(night.runs, run.folder, summary)
         crash_point("after_published")
 

@@ -20,6 +20,7 @@ FAST = (
     "during_rewrite",
     "before_commit",
     "after_commit",
+    "before_closed",
 )
 COUNT = 200
 
