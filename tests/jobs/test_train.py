@@ -23,7 +23,7 @@ def data(tmp_path_factory):
 def damaged(data, tmp_path, change):
     """Copy the data with a changed train table."""
     for split in ("train", "valid"):
-        (tmp_path / split).mkdir()
+        (tmp_path / split).mkdir(parents=True)
         frame = pl.read_parquet(data / split / "part-00000.parquet")
         if split == "train":
             frame = change(frame)
@@ -43,7 +43,7 @@ def damaged(data, tmp_path, change):
     ],
 )
 def test_a_wrong_table_is_named_before_anything_starts(data, tmp_path, change, message):
-    folder = damaged(data, tmp_path, change)
+    folder = damaged(data, tmp_path / "data", change)
     with pytest.raises(ValueError, match=message):
         job.main(["--recipe", "tiny", "--data", str(folder), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
