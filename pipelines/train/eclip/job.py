@@ -15,7 +15,7 @@ from pipelines.cluster.connect import connect_cluster
 from pipelines.command.markdown import markdown_table
 from pipelines.command.recipes import dump_recipe
 from pipelines.labelled.table import LabelledTable
-from pipelines.lake.kinds import RUN, check_apart, claim
+from pipelines.lake.kinds import RUN, check_apart, check_kind, claim
 from pipelines.lake.storage import Storage
 from pipelines.train.eclip.recipe import EclipRecipe
 from pipelines.train.eclip.state import PretrainPlace
@@ -64,7 +64,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
     started = time.monotonic()
     tables = {split: open_recipe_pairs(request.data, split, request.recipe) for split in SPLITS}
     check_apart(request.data, request.output, read="--data")
-    claim(request.output, RUN)
+    check_kind(request.output, RUN)
     fingerprint = pretrain_fingerprint(request, tables)
     done = None if request.restart else finished_summary(request.output, fingerprint)
     if done is not None:
@@ -77,6 +77,7 @@ def pretrain(request: PretrainRequest) -> dict[str, Any]:
         num_workers=request.num_workers,
     )
     connect_cluster()
+    claim(request.output, RUN)
     with sole_owner(request.output), tempfile.TemporaryDirectory() as scratch:
         place = request.output.join("_start")
         put_folder(partial(save_eclip, start), place, Path(scratch))

@@ -25,7 +25,7 @@ from pipelines.labelled.table import (
     warn_of_no_pictures,
     warn_of_unread_gold,
 )
-from pipelines.lake.kinds import RUN, check_apart, claim
+from pipelines.lake.kinds import RUN, check_apart, check_kind, claim
 from pipelines.lake.storage import Storage
 from pipelines.train.extractor.card import model_card
 from pipelines.train.extractor.recipe import CalibrationConfig, Recipe
@@ -71,7 +71,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
     check_apart(request.data, request.output, read="--data")
     if request.corrections is not None:
         check_apart(request.corrections, request.output, read="--corrections")
-    claim(request.output, RUN)
+    check_kind(request.output, RUN)
     check_texts(tables["train"])
     warn_of_unread_gold(tables["train"])
     if recipe.image is not None:
@@ -90,6 +90,7 @@ def train(request: TrainRequest) -> dict[str, Any]:
         _log.info("%s already holds this run's model; --restart trains again", request.output.uri)
         return done
     connect_for_workers(request.num_workers)
+    claim(request.output, RUN)
     with sole_owner(request.output), tempfile.TemporaryDirectory() as scratch:
         start = request.output.join("_start")
         put_folder(partial(save_model, parts), start, Path(scratch))
