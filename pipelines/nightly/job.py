@@ -17,6 +17,7 @@ from pipelines.nightly.crash import crash_point
 from pipelines.nightly.gate import RunStatistics, run_gate
 from pipelines.nightly.monitoring import call_webhook, push_metrics
 from pipelines.nightly.night import Night
+from pipelines.nightly.plan.feed import FEED
 from pipelines.nightly.plan.plan import Plan, load_newest_plan
 from pipelines.nightly.plan.planner import estimate
 from pipelines.nightly.plan.scan import ScanTask
@@ -180,8 +181,10 @@ class _Session:
         with night.timed("clean up"):
             settings = night.config.row_settings(night.facts, night.request.options)
             tasks = [ScanTask(night.runs, p.file, settings, plan.num_buckets) for p in plan.files]
-            drop_stale_keys(night.runs, (task.name() for task in tasks))
-            night.merge_keys(tasks, plan.num_buckets)
+            if not plan.is_by_feed:  # else the keys of the whole input wait for the next full look
+                drop_stale_keys(night.runs, (task.name() for task in tasks))
+                night.merge_keys(tasks, plan.num_buckets)
+            night.runs.join(FEED).delete()
             run.folder.drop_work()
             drop_temporaries(night.output)
             summary |= maintain(night.output, night.config.maintenance)

@@ -58,8 +58,12 @@ class Run:
         for _ in range(self.night.config.attempts.max_replans + 1):
             try:
                 plan = self.plan()
+            except InputChangedError:
+                continue
+            try:
                 self._extract(plan)
             except InputChangedError:
+                plan.drop()  # the same listing must not bring the same plan back
                 continue
             statistics = self.statistics(plan)
             if statistics.rows == plan.counts.extract:

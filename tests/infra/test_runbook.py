@@ -163,7 +163,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.mark.slow
 def test_resume(desk):
-    desk.environment["ULSDRAM_CRASH_AT"] = "after_first_wave"
+    desk.environment["ULSDRAM_CRASH_AT"] = "after_first_receipt"
     assert desk.type("Resume")["rc"] != 0
     del desk.environment["ULSDRAM_CRASH_AT"]
     done = desk.night()

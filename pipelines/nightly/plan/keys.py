@@ -78,8 +78,11 @@ def scan_groups(tasks: Sequence[ScanTask], *, num_cores: int) -> list[list[ScanT
     return groups
 
 
-def write_pack(runs: Storage, files: Sequence[FileKeys], num_buckets: int) -> None:
-    """Keep the keys of some files; their records are sorted in place of a copy of each."""
+def write_pack(runs: Storage, files: Sequence[FileKeys], num_buckets: int) -> Storage:
+    """Keep the keys of some files; their records are sorted in place of a copy of each.
+
+    Return where: the same files are kept in the same place.
+    """
     for slot, file in enumerate(files):
         file.records["slot"] = slot
     records = np.concatenate([np.zeros(0, KEY_DTYPE), *(file.records for file in files)])
@@ -98,7 +101,9 @@ def write_pack(runs: Storage, files: Sequence[FileKeys], num_buckets: int) -> No
     names = "\n".join(file.name for file in files)
     name = hashlib.blake2b(names.encode(), digest_size=16).hexdigest()
     content = sink.getvalue().to_pybytes()
-    retrying(lambda: runs.join(KEYS, f"{name}.arrow").write_bytes(content))
+    place = runs.join(KEYS, f"{name}.arrow")
+    retrying(lambda: place.write_bytes(content))
+    return place
 
 
 def list_packs(runs: Storage) -> list[Pack]:
@@ -161,9 +166,10 @@ def merge_packs(task: MergeTask) -> None:
         ):
             if name in task.names and name not in files:
                 files[name] = FileKeys(name, summary, records[end - rows : end])
-    write_pack(task.runs, list(files.values()), task.num_buckets)
+    kept = write_pack(task.runs, list(files.values()), task.num_buckets)
     for pack in task.packs:
-        pack.place.delete()
+        if pack.place.path != kept.path:
+            pack.place.delete()
 
 
 def drop_unused_packs(runs: Storage, names: Iterable[str]) -> None:

@@ -80,6 +80,11 @@ class Plan:
         is_same &= all(file.uri == without_secrets(file.uri) for file in files)  # see _stored
         return is_same and not any(planned.summary.is_spoiled for planned in self.files)
 
+    @property
+    def is_by_feed(self) -> bool:
+        """Whether the files are changed rows of an input, not the input."""
+        return self.listing != listing_fingerprint([planned.file for planned in self.files])
+
     def next_feed(self) -> dict[str, Any] | None:
         """Where the feed begins for the next night; None unless every row of the input is known."""
         counts = self.counts

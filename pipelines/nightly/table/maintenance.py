@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, open_table
 from pipelines.nightly.crash import crash_point
-from pipelines.nightly.plan.feed import FEED
 from pipelines.nightly.plan.keys import drop_unused_packs
 from pipelines.nightly.plan.scan import CSV_COPIES
 
@@ -76,7 +75,6 @@ def drop_stale_keys(runs: Storage, current: Iterable[str]) -> None:
             runs.join(CSV_COPIES, name).delete()
     crash_point("during_cleanup")
     drop_unused_packs(runs, kept)
-    runs.join(FEED).delete()
 
 
 def drop_temporaries(output: Storage) -> None:

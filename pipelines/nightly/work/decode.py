@@ -13,7 +13,7 @@ import numpy as np
 from pipelines.lake.digests import as_hex
 from pipelines.lake.pictures import PictureReader
 from pipelines.lake.source import InputChangedError, SpoiledError
-from pipelines.lake.storage import Storage, is_transient
+from pipelines.lake.storage import Storage, is_transient, retrying
 from pipelines.nightly.plan.chunks import ChunkConfig, Part, Range, WorkList
 from pipelines.nightly.plan.rows import FileReader, RawRows, RowSettings
 from pipelines.nightly.work.model import ModelFacts
@@ -152,7 +152,7 @@ def _stream_part(part: Part, settings: RowSettings, taken: int) -> Iterator[tupl
             for rows in reader.take(part.row_group, part.rows[taken:]):
                 yield rows, stored
                 stored = 0
-            reader.check_unchanged()
+            retrying(reader.check_unchanged)
     except (FileNotFoundError, SpoiledError) as error:
         raise InputChangedError(f"{part.file.uri}: {error}") from error
 

@@ -236,7 +236,10 @@ class RayExecutor:
             problem = cause_of(error)
         finally:
             work.close()
-        suspects, failures = ray.get(watch.report.remote())
+        try:
+            suspects, failures = ray.get(watch.report.remote())
+        except RayError:  # lost with its node: nobody to blame, what is left is worked again
+            suspects, failures = [], 1
         for _ in range(max(failures, problem is not None)):
             work.worker_failed(self._config.max_worker_failures, problem or "")
         return problem, suspects

@@ -125,3 +125,15 @@ def test_a_file_that_heals_without_a_new_version_is_read(tmp_path, run_night):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert run_night(lake)["row_groups_unreadable"] == 0
     assert len(extractions(Storage.of(tmp_path / "out"))) == 60
+
+
+def test_merging_again_after_a_kill_keeps_the_merged_pack(tmp_path):
+    runs = Storage.of(tmp_path)
+    files = [file_keys(f"f{i}", i) for i in range(4)]
+    whole = write_pack(runs, files, 4)
+    for file in files:
+        write_pack(runs, [file], 4)
+    packs = sorted(list_packs(runs), key=lambda pack: pack.place.path != whole.path)
+    merge_packs(MergeTask(runs, tuple(packs), frozenset(file.name for file in files), 4))
+    (pack,) = list_packs(runs)
+    assert list(pack.names) == [file.name for file in files]
