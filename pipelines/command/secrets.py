@@ -11,7 +11,8 @@ import logging
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -72,14 +73,32 @@ _SHAPED = re.compile(
 
 def redact(text: str) -> str:
     """Return the text with secrets masked: see the module."""
+    return _redacted(text, _own_secrets())
+
+
+def _redacted(text: str, own: Sequence[str]) -> str:
     text = _SHAPED.sub(HIDDEN, without_user(text, f"{HIDDEN}@"))
     for pattern in _NAMED:
         text = pattern.sub(rf"\g<kept>{HIDDEN}", text)
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST_VARIABLE and _SECRET_VARIABLE.search(name):
-            for form in (value, quote(value, safe=""), json.dumps(value)[1:-1]):
-                text = text.replace(form, HIDDEN)
+    for secret in own:
+        text = text.replace(secret, HIDDEN)
     return text
+
+
+def _own_secrets() -> list[str]:
+    """Return the values of the process' secret variables now, in each spelling."""
+    values = [os.environ.get(name, "") for name in os.environ if _is_secret_variable(name)]
+    return [
+        form
+        for value in values
+        if len(value) >= _SHORTEST_VARIABLE
+        for form in (value, quote(value, safe=""), json.dumps(value)[1:-1])
+    ]
+
+
+@cache  # the search takes 30 us, an environment has dozens of names, a summary hundreds of texts
+def _is_secret_variable(name: str) -> bool:
+    return _SECRET_VARIABLE.search(name) is not None
 
 
 def to_json(summary: Summary) -> str:
@@ -94,17 +113,23 @@ class RedactingFormatter(logging.Formatter):
 
 def masked(value: Any) -> Any:
     """Return the value as plain JSON types, with secrets masked."""
+    return _masked(value, _own_secrets())
+
+
+def _masked(value: Any, own: Sequence[str]) -> Any:
     if isinstance(value, Mapping):
         return {
-            redact(str(key)): HIDDEN if _SECRET_FIELD.search(str(key)) else masked(item)
+            _redacted(str(key), own): HIDDEN
+            if _SECRET_FIELD.search(str(key))
+            else _masked(item, own)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return [masked(item) for item in value]
+        return [_masked(item, own) for item in value]
     if isinstance(value, str):
-        return redact(value)
+        return _redacted(value, own)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return masked(value.item()) if hasattr(value, "item") else redact(str(value))
+    return _masked(value.item(), own) if hasattr(value, "item") else _redacted(str(value), own)

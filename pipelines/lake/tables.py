@@ -199,7 +199,10 @@ def vector_columns(delta: DeltaTable) -> tuple[str, ...]:
 def create_table(
     table: Storage, name: str, *, num_buckets: int, vectors: Iterable[str] = ()
 ) -> DeltaTable:
-    """Create the empty Delta table `name`, or open it if somebody was faster."""
+    """Open the Delta table `name`; where there is none, create it empty."""
+    delta = open_table(table, name)  # first: to create what is there costs as much again
+    if delta is not None:
+        return delta
     place = table.join(name)
     uri = place.delta_uri
     place.make_folder()
@@ -207,7 +210,7 @@ def create_table(
     DeltaTable.create(
         uri,
         extractions_schema(vectors) if is_extractions else QUARANTINE_SCHEMA,
-        mode="ignore",
+        mode="ignore",  # somebody may be faster
         partition_by=["bucket"] if is_extractions else None,
         name=name,
         configuration={

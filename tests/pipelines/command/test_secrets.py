@@ -140,3 +140,13 @@ def test_masking_takes_time_in_line_with_the_length():
 )
 def test_a_uri_is_kept_without_what_unlocks_it(uri, kept):
     assert without_secrets(uri) == kept
+
+
+def test_the_environment_is_looked_through_once_for_a_whole_summary(monkeypatch):
+    for i in range(2000):
+        monkeypatch.setenv(f"SHOP_SETTING_{i}", f"value {i}")
+    monkeypatch.setenv("SHOP_TOKEN", S)
+    started = time.process_time()
+    shown = to_json({f"name {i}": f"text {i} {S}" for i in range(1000)})
+    assert "hunter2" not in shown
+    assert time.process_time() - started < 2
