@@ -20,6 +20,14 @@ class Status(StrEnum):
     VANISHED = "vanished"
 
 
+class Evidence(StrEnum):
+    """What an inferred value rests on: which of picture and text would do alone."""
+
+    PICTURE = "picture"
+    TEXT = "text"
+    BOTH = "both"
+
+
 @dataclass(frozen=True, slots=True)
 class GoldSpan:
     """One annotated value: half-open character span in the text column `source`."""
@@ -43,7 +51,8 @@ class Product:
     """One row of the products table.
 
     `texts` maps source to raw text, in encoding order; `pictures` are encoded bytes;
-    `gold` is None where the product is not labelled and () where it has no value.
+    `gold` is None where the product is not labelled and () where it has no value;
+    `specs` are its (attribute, value), wherever they are written or not.
     """
 
     product_id: str
@@ -88,6 +97,18 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
+class InferredValue:
+    """One value that need not stand in any text; `value` is one of those seen in training."""
+
+    attribute: str
+    value: str
+    confidence: float
+    evidence: Evidence
+    falls: bool | None = None
+    """Whether confidence falls when the pictures are taken away; None: there are none."""
+
+
+@dataclass(frozen=True, slots=True)
 class AttributeScore:
     """Score in [0, 1] of one attribute in a product's range."""
 
@@ -104,3 +125,4 @@ class Extraction:
     reason: Reason | None = None
     values: tuple[Value, ...] = ()
     range: tuple[AttributeScore, ...] = ()
+    inferred: tuple[InferredValue, ...] = ()

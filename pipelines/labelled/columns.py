@@ -41,6 +41,20 @@ def require_gold(place: Storage, schema: pa.Schema, columns: Columns) -> None:
         )
 
 
+def specs_columns(place: Storage, schema: pa.Schema, columns: Columns) -> list[str]:
+    """Return the column of closed values, if there is one; TableError if it holds no such."""
+    require_named(place, schema, columns, "specs")
+    if columns.specs not in schema.names:
+        return []
+    kind = schema.field(columns.specs).type
+    if not _holds_specs(kind):
+        raise TableError(
+            f"{place.uri}: column {columns.specs!r} is {kind}, expected list<struct<attribute: "
+            "string, value: string>>; name another with columns.specs, or none with null"
+        )
+    return [columns.specs]
+
+
 def picture_columns(place: Storage, schema: pa.Schema, columns: Columns) -> list[str]:
     """Return columns of encoded pictures, in the order in which they are used.
 
@@ -60,6 +74,13 @@ def picture_columns(place: Storage, schema: pa.Schema, columns: Columns) -> list
             "jobs/prepare.py tagged embeds pictures"
         )
     return embedded
+
+
+def _holds_specs(kind: pa.DataType) -> bool:
+    if not _is_list(kind) or not pa.types.is_struct(kind.value_type):
+        return False
+    fields = {field.name: field.type for field in _fields(kind.value_type)}
+    return all(name in fields and _is_text(fields[name]) for name in GOLD_TEXTS)
 
 
 def _holds_spans(kind: pa.DataType) -> bool:

@@ -17,6 +17,7 @@ from pipelines.labelled.columns import (
     picture_columns,
     require_gold,
     require_named,
+    specs_columns,
     texts_of,
 )
 from pipelines.labelled.corrections import Corrections, CorrectionTally
@@ -116,6 +117,7 @@ def open_labelled(
     require_named(place, schema, columns, "category")
     pictures = picture_columns(place, schema, columns) if uses_pictures else []
     optional = [columns.category] if columns.category in schema.names else []
+    optional += specs_columns(place, schema, columns)
     names = [columns.product_id, *texts, *optional, columns.gold, *pictures]
     return LabelledTable(
         place=place,
@@ -331,7 +333,14 @@ def labelled_rows(
         if corrections:
             gold = corrections.apply(product_id, texts, gold or ()).spans
         pictures = tuple(encoded_pictures(row, columns.pictures()))
-        yield Product(product_id, texts, pictures, _category(row, columns), gold), row
+        specs = _specs(row.get(columns.specs or ""))
+        yield Product(product_id, texts, pictures, _category(row, columns), gold, specs), row
+
+
+def _specs(cell: Sequence[Mapping[str, Any]] | None) -> tuple[tuple[str, str], ...]:
+    """Return the closed values of a row; entries without a name or a value say nothing."""
+    pairs = ((spec["attribute"], spec["value"]) for spec in cell or () if spec)
+    return tuple((attribute, value) for attribute, value in pairs if attribute and value)
 
 
 def _gold(cell: Sequence[Mapping[str, Any]] | None) -> tuple[GoldSpan, ...] | None:

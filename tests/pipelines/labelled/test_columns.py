@@ -130,3 +130,26 @@ def test_corrections_are_counted(tmp_path):
         "applied": 1,
         "outside_text": 1,
     }
+
+
+def test_specs_are_read_as_closed_values(tmp_path):
+    pairs = [("colour", "Red"), ("fit", None), (None, "Slim")]
+    specs = [{"attribute": attribute, "value": value} for attribute, value in pairs]
+    table = opened(tmp_path, specs=[[*specs, None]])
+    [product] = table.products(next(table.batches(10)))
+    assert product.specs == (("colour", "Red"),)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [({}, "'specs' is .*string, expected"), ({"specs": "facts"}, "no column 'facts'")],
+)
+def test_specs_of_another_type_or_place_are_refused(tmp_path, columns, message):
+    with pytest.raises(TableError, match=message):
+        opened(tmp_path, columns=Columns(**columns), specs=["colour: Red"])
+
+
+def test_a_column_that_is_named_away_is_no_specs(tmp_path):
+    table = opened(tmp_path, columns=Columns(specs=None), specs=["colour: Red"])
+    [product] = table.products(next(table.batches(10)))
+    assert product.specs == ()

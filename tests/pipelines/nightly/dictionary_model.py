@@ -14,7 +14,15 @@ from pipelines.lake.storage import Storage
 from pipelines.nightly.work.model import LoadedModel, ModelFacts
 from ulsdram_core.image import ImageConfig
 from ulsdram_core.reasons import Reason
-from ulsdram_core.schema import AttributeScore, DecodedProduct, Extraction, Status, Value
+from ulsdram_core.schema import (
+    AttributeScore,
+    DecodedProduct,
+    Evidence,
+    Extraction,
+    InferredValue,
+    Status,
+    Value,
+)
 
 WORDS = {
     "color": ("red", "blue", "green", "black"),
@@ -34,6 +42,7 @@ class DictionarySource:
     loads: str = ""  # a file that gets a line whenever the model is loaded
     die_once: str = ""
     break_device: str = ""  # a file: the first process to call the model has a broken device
+    infers: bool = False  # whether values are given that no text states
     cost: float = 0.0  # seconds of computing per product
 
     def facts(self, cache: Storage) -> ModelFacts:  # noqa: ARG002 - nothing to remember
@@ -91,4 +100,17 @@ class DictionaryModel:
         score = sum(float(p.mean()) for p in product.pictures) / max(1, len(product.pictures))
         status = Status.OK if product.reason is None else Status.DEGRADED
         scores = (AttributeScore("color", score / 255),)
-        return Extraction(product.product_id, status, product.reason, values, scores)
+        inferred = _inferred(product, score / 255) if self._source.infers else ()
+        return Extraction(product.product_id, status, product.reason, values, scores, inferred)
+
+
+def _inferred(product: DecodedProduct, brightness: float) -> tuple[InferredValue, ...]:
+    """The shade by the picture, if there is one; the season by the text, as a habit of words."""
+    season = "Winter" if "wool" in " ".join(product.texts.values()) else "Summer"
+    falls = False if product.pictures else None
+    found = [InferredValue("season", season, 0.75, Evidence.TEXT, falls)]
+    if product.pictures:
+        shade = "bright" if brightness > 0.5 else "dark"
+        sure = max(brightness, 1 - brightness)
+        found.append(InferredValue("shade", shade, sure, Evidence.PICTURE, falls=True))
+    return tuple(found)
