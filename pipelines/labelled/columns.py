@@ -44,7 +44,7 @@ def require_gold(place: Storage, schema: pa.Schema, columns: Columns) -> None:
 def specs_columns(place: Storage, schema: pa.Schema, columns: Columns) -> list[str]:
     """Return the column of closed values, if there is one; TableError if it holds no such."""
     require_named(place, schema, columns, "specs")
-    if columns.specs not in schema.names:
+    if columns.specs is None or columns.specs not in schema.names:
         return []
     kind = schema.field(columns.specs).type
     if not _holds_specs(kind):
