@@ -32,16 +32,16 @@ class Catalog:
     columns: Columns = field(default_factory=Columns)
 
     def categories(self) -> pl.LazyFrame:
-        """`product_id, category`; one row per product."""
+        """Return `product_id, category`; one row per product."""
         return self._read({"category": (self.columns.category, pl.String)})
 
     def specs(self) -> pl.LazyFrame:
-        """`product_id, specs`; a product without any has an empty list."""
+        """Return `product_id, specs`; a product without any has an empty list."""
         frame = self._read({"specs": (self.columns.specs, SPECS)})
         return frame.with_columns(pl.col("specs").fill_null([]))
 
     def texts(self, product_ids: Iterable[str]) -> pl.LazyFrame:
-        """`product_id` and one column per text source, of the products named."""
+        """Return `product_id` and one column per text source, of the products named."""
         sources = self.columns.sources.items()
         wanted = pl.Series(list(product_ids), dtype=pl.String)
         return self._read({source: (name, pl.String) for source, name in sources}, only=wanted)
@@ -51,7 +51,7 @@ class Catalog:
         wanted: dict[str, tuple[str | None, pl.DataType | type[pl.DataType]]],
         only: pl.Series | None = None,
     ) -> pl.LazyFrame:
-        """Chosen columns under their own names; of duplicate ids the newest row, else the first."""
+        """Return chosen columns by name; of duplicate ids the newest row, else the first."""
         asked = {"product_id": (self.columns.product_id, pl.String), **wanted}
         parts = scan_products(self.storage)
         for name, (column, _) in asked.items():
@@ -79,7 +79,7 @@ class Catalog:
 
 
 def newest(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Of rows with the same id the one with the highest `_order`, else the first."""
+    """Return, of rows with the same id, the one with the highest `_order`, else the first."""
     # Decided on flat columns: `unique` on a frame with lists took 1.6 GB more for 1 M products.
     numbered = frame.with_row_index("_row")
     winners = (
@@ -93,7 +93,7 @@ def newest(frame: pl.LazyFrame) -> pl.LazyFrame:
 def read_column(
     column: str | None, schema: pl.Schema, kind: pl.DataType | type[pl.DataType]
 ) -> pl.Expr:
-    """A column as the type asked for; null where it is missing, JSON where CSV holds it as text."""
+    """Return a column as the type asked for; null where missing, JSON where CSV holds text."""
     if column is None or column not in schema:
         return pl.lit(None, dtype=kind)
     found = schema[column]
@@ -103,7 +103,7 @@ def read_column(
 
 
 def read_order(column: str | None, schema: pl.Schema) -> pl.Expr:
-    """What tells the newest of rows with one id, as in the nightly job."""
+    """Return what tells the newest of rows with one id, as in the nightly job."""
     if column is None or column not in schema:
         return pl.lit(NO_TIME, dtype=pl.Int64)
     return pl.col(column).map_batches(update_order, return_dtype=pl.Int64, is_elementwise=True)
@@ -118,7 +118,7 @@ class ProductFiles(NamedTuple):
 
 
 def scan_products(storage: Storage) -> list[ProductFiles]:
-    """The table's files in the order in which the nightly job reads them."""
+    """Return the table's files in the order in which the nightly job reads them."""
     try:
         files = list_inputs([storage.uri], storage.options)
     except ValueError as error:
@@ -134,7 +134,7 @@ def scan_products(storage: Storage) -> list[ProductFiles]:
 
 
 def _describe(storage: Storage, file: InputFile) -> pa.Schema | str | None:
-    """What files must share to be scanned together; None: the file cannot be read."""
+    """Return what files must share to be scanned together; None: the file cannot be read."""
     return file.uri if file.is_csv else _footer_schema(Storage(file.uri, storage.options))
 
 
@@ -156,7 +156,7 @@ def _scan(storage: Storage, files: list[InputFile]) -> ProductFiles:
 
 
 def _footer_schema(file: Storage) -> pa.Schema | None:
-    """The schema in a file's footer; None, with a warning, when it cannot be read."""
+    """Return the schema in a file's footer; None, with a warning, when it cannot be read."""
     try:
         return pq.read_schema(file.path, filesystem=file.arrow).remove_metadata()
     except (pa.ArrowInvalid, OSError) as error:
@@ -165,7 +165,7 @@ def _footer_schema(file: Storage) -> pa.Schema | None:
 
 
 def parse_columns(pairs: Iterable[str]) -> Columns:
-    """`NAME=COLUMN` strings of a command line; an unknown name is a text source."""
+    """Return `NAME=COLUMN` strings of a command line; an unknown name is a text source."""
     named: dict[str, str] = {}
     sources = dict(Columns().sources)
     for pair in pairs:

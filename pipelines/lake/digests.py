@@ -10,7 +10,7 @@ _SIZES = [size.to_bytes(8, "little") for size in range(64)]
 
 
 def digest(parts: Sequence[bytes | None]) -> bytes:
-    """16 bytes over the parts; their borders and nulls count."""
+    """Return 16 bytes over the parts; their borders and nulls count."""
     return hashlib.blake2b(b"".join(map(_bordered, parts)), digest_size=16).digest()
 
 
@@ -19,7 +19,7 @@ def _bordered(part: bytes | None) -> bytes:
 
 
 def digests_of_one(parts: Iterable[bytes | None]) -> list[bytes | None]:
-    """`digest((part,))` of each, None for None: half of its time, for millions of them."""
+    """Return `digest((part,))` of each, None for None: half of its time, for millions of them."""
     found: list[bytes | None] = []
     copy = _START.copy
     for part in parts:
@@ -34,7 +34,7 @@ def digests_of_one(parts: Iterable[bytes | None]) -> list[bytes | None]:
 
 
 def digests(parts: Iterable[bytes]) -> list[bytes]:
-    """16 bytes over each of the parts alone."""
+    """Return 16 bytes over each of the parts alone."""
     found = []
     copy = _START.copy
     for part in parts:
@@ -45,16 +45,16 @@ def digests(parts: Iterable[bytes]) -> list[bytes]:
 
 
 def as_halves(found: Iterable[bytes]) -> np.ndarray:
-    """Digests as [N, 2] uint64."""
+    """Return digests as [N, 2] uint64."""
     return np.frombuffer(b"".join(found), dtype="<u8").reshape(-1, 2)
 
 
 def as_hex(halves: np.ndarray) -> list[str]:
-    """[N, 2] uint64 as 32 hex digits each, the form of `input_hash`."""
+    """Return [N, 2] uint64 as 32 hex digits each, the form of `input_hash`."""
     text = np.ascontiguousarray(halves, dtype="<u8").tobytes().hex()
     return [text[i : i + 32] for i in range(0, len(text), 32)]
 
 
 def from_hex(hashes: Sequence[str]) -> np.ndarray:
-    """The inverse of `as_hex`."""
+    """Return the inverse of `as_hex`."""
     return np.frombuffer(bytes.fromhex("".join(hashes)), dtype="<u8").reshape(-1, 2)

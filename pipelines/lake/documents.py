@@ -9,7 +9,7 @@ from pipelines.lake.storage import Storage
 
 
 def read_json(place: Storage) -> dict[str, Any] | None:
-    """A JSON object; None when the file is not there."""
+    """Return a JSON object; None when the file is not there."""
     try:
         found = json.loads(place.read_bytes())
     except FileNotFoundError:

@@ -15,7 +15,7 @@ _MISTAKES = (
 
 
 def collect(frame: pl.LazyFrame) -> pl.DataFrame:
-    """The answer in memory; what the query or the data got wrong is one clear line."""
+    """Return the answer in memory; what the query or the data got wrong is one clear line."""
     try:
         return frame.collect(engine="streaming")
     except _MISTAKES as error:

@@ -23,7 +23,7 @@ class Commit:
 
 
 def commits_of(delta: DeltaTable) -> list[Commit]:
-    """Every version that the log still knows, oldest first."""
+    """Return every version that the log still knows, oldest first."""
     entries = sorted(delta.history(), key=lambda entry: int(entry["version"]))
     return [
         Commit(
@@ -37,7 +37,7 @@ def commits_of(delta: DeltaTable) -> list[Commit]:
 
 
 def find_commit(commits: list[Commit], moment: Moment) -> Commit:
-    """The commit that a moment means; a run id wins over a number or a time spelled the same.
+    """Return the commit that a moment means; a run id wins over a number or time spelled alike.
 
     A run means the table as that run left it; a time means the newest version not after it.
     """
@@ -56,7 +56,7 @@ def find_commit(commits: list[Commit], moment: Moment) -> Commit:
 
 
 def matching_commit(commits: list[Commit], moment: Commit) -> Commit | None:
-    """The version of a second table that belongs to a commit of the first; None if it is older."""
+    """Return a second table's version that belongs to a commit of the first; None if older."""
     of_run = [commit for commit in commits if moment.run_id and commit.run_id == moment.run_id]
     until = [commit for commit in commits if commit.committed_at <= moment.committed_at]
     return (of_run or until or [None])[-1]  # type: ignore[list-item]

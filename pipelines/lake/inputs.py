@@ -50,17 +50,17 @@ class InputFile:
         return self.uri.rpartition("/")[0]
 
     def hidden_rows(self) -> np.ndarray:
-        """Ascending positions of the rows that do not count."""
+        """Return ascending positions of the rows that do not count."""
         packed = np.frombuffer(zlib.decompress(base64.b64decode(self.hidden or _NO_BITS)), np.uint8)
         return np.flatnonzero(np.unpackbits(packed))
 
     def is_described_by(self, info: Mapping[str, Any]) -> bool:
-        """Whether what a storage says of a file fits what was listed."""
+        """Return whether what a storage says of a file fits what was listed."""
         is_same = self.version in (_NO_CHECK, file_version(info))
         return is_same and int(info["size"]) == self.size
 
     def fingerprint(self, *settings: str) -> str:
-        """Names what was read from this very content of the file under these settings."""
+        """Name what was read from this very content of the file under these settings."""
         parts = (
             without_secrets(self.uri),
             str(self.size),
@@ -73,7 +73,7 @@ class InputFile:
 
 
 def list_inputs(uris: Iterable[str], options: Mapping[str, str]) -> list[InputFile]:
-    """Every input file once, in the order (input as given, then by path)."""
+    """Return every input file once, in the order (input as given, then by path)."""
     found: dict[str, InputFile] = {}
     for uri in uris:
         for file in _list_input(Storage.of(uri, options)):
@@ -124,7 +124,7 @@ def _list_folder(place: Storage) -> list[InputFile]:
 
 
 def _info_if_there(place: Storage) -> Mapping[str, Any] | None:
-    """None: deleted a moment ago."""
+    """Return what its storage says of a file; None: it was deleted a moment ago."""
     try:
         return file_info(place)
     except OSError as error:
@@ -140,7 +140,7 @@ def describe_file(
     info: Mapping[str, Any] | None = None,
     partitions: tuple[tuple[str, str | None], ...] = (),
 ) -> InputFile:
-    """A file as its storage describes it (now, unless `info` is given)."""
+    """Return a file as its storage describes it (now, unless `info` is given)."""
     info = info or file_info(place)
     kind = info.get("type", "file")
     if kind == "file":
@@ -149,7 +149,7 @@ def describe_file(
 
 
 def file_info(place: Storage) -> dict[str, Any]:
-    """What the storage says of a file now; of a link, what it points at."""
+    """Return what the storage says of a file now; of a link, what it points at."""
     if not place.is_local:
         return place.info()
     found = os.stat(place.path)
@@ -163,29 +163,29 @@ def _delta_file(file: DeltaFile) -> InputFile:
 
 
 def with_hidden(file: InputFile, rows: np.ndarray) -> InputFile:
-    """The same file without some rows (ascending positions)."""
+    """Return the same file without some rows (ascending positions)."""
     return replace(file, hidden=_packed(rows)) if len(rows) else file
 
 
 def listing_fingerprint(files: Sequence[InputFile]) -> str:
-    """Changes whenever the listing does."""
+    """Return what changes whenever the listing does."""
     return digest([file.fingerprint().encode() for file in files]).hex()
 
 
 def _packed(rows: np.ndarray) -> str:
-    """Positions as text that a plan can hold: two million of them take a few hundred KB at most."""
+    """Return positions as text that a plan can hold: two million take a few hundred KB at most."""
     bits = np.zeros(int(rows[-1]) + 1, bool)
     bits[rows] = True
     return base64.b64encode(zlib.compress(np.packbits(bits).tobytes())).decode()
 
 
 def _is_hidden(path: str) -> bool:
-    """Whether a part of the path is a name that writers use for what is not data."""
+    """Return whether a part of the path is a name that writers use for what is not data."""
     return any(part.startswith((".", "_")) and "=" not in part for part in path.split("/"))
 
 
 def _partitions(path: str) -> tuple[tuple[str, str | None], ...]:
-    """(name, value) of every `name=value` folder."""
+    """Return (name, value) of every `name=value` folder."""
     pairs = (part.partition("=") for part in path.split("/")[:-1] if "=" in part)
     return tuple(
         (name, None if value == _NULL_PARTITION else unquote(value)) for name, _, value in pairs

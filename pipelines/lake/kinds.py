@@ -36,7 +36,7 @@ def check_kind(place: Storage, kind: str, *, option: str = "--out") -> None:
 
 
 def kind_of(place: Storage) -> str | None:
-    """The kind of a folder; None where nothing is known of it."""
+    """Return the kind of a folder; None where nothing is known of it."""
     marker = read_json(place.join(MARKER))
     if marker is not None:
         return str(marker.get("kind"))
@@ -69,7 +69,7 @@ def check_apart(
 
 
 def _place(place: Storage) -> str:
-    """One spelling of every place: links followed, `..` and doubled slashes gone, one scheme."""
+    """Return one spelling of a place: links followed, `..` and doubled slashes gone, one scheme."""
     if place.is_local:
         return os.path.realpath(place.path).rstrip("/") + "/"
     path = posixpath.normpath("/" + place.path.lstrip("/"))

@@ -76,7 +76,7 @@ class ProductReader:
                 yield [self._product(row) for row in fresh]
 
     def gold(self) -> pl.LazyFrame | None:
-        """`product_id, category, gold` of the labelled products; None if there is no gold."""
+        """Return `product_id, category, gold` of labelled products; None if there is no gold."""
         frames = []
         for rows, schema, _ in self._parts():
             if self.columns.gold in schema:
@@ -104,7 +104,7 @@ class ProductReader:
         return parts
 
     def _frames(self) -> list[pl.LazyFrame]:
-        """Every part with the columns under their own names; pictures stay as they are."""
+        """Return every part with the columns under their own names; pictures stay as they are."""
         columns = self.columns
         flat: dict[str, tuple[str | None, Kind]] = {
             "product_id": (columns.product_id, pl.String),
@@ -173,7 +173,7 @@ class ProductReader:
 
 
 def _read_gold(column: str | None, schema: pl.Schema) -> pl.Expr:
-    """The gold column with all its fields: a table may leave `source` out."""
+    """Return the gold column with all its fields: a table may leave `source` out."""
     found = schema.get(column or "")
     if not isinstance(found, pl.List) or not isinstance(found.inner, pl.Struct):
         return read_column(column, schema, GOLD_SPANS)

@@ -21,7 +21,7 @@ from ulsdram_core.schema import Status
 
 
 def stored_schema(vectors: Sequence[str] = ()) -> pa.Schema:
-    """The columns of a data file: all but the partition's."""
+    """Return the columns of a data file: all but the partition's."""
     schema = extractions_schema(vectors)
     return schema.remove(schema.get_field_index("bucket"))
 
@@ -49,7 +49,7 @@ class BucketFiles:
         return stored_schema(self.vectors)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of the bucket, without the `bucket` column."""
+        """Return all rows of the bucket, without the `bucket` column."""
         stored = self.schema
         names = list(columns or stored.names)
         schema = pa.schema([stored.field(name) for name in names])
@@ -80,7 +80,7 @@ class Snapshot:
     def newest(
         output: Storage, *, num_buckets: int, vectors: Sequence[str] | None = None
     ) -> "Snapshot":
-        """The table in folder `output` now; `num_buckets` counts only when there is none yet.
+        """Open the table in folder `output`; `num_buckets` counts only when there is none yet.
 
         `vectors` are the columns of vectors that the table must have; None takes what it has.
         """
@@ -98,11 +98,11 @@ class Snapshot:
         return Snapshot(table, delta, num_buckets_of(delta), files, found)
 
     def bucket(self, bucket: int) -> BucketFiles:
-        """The files of one bucket."""
+        """Return the files of one bucket."""
         return BucketFiles(self.table, bucket, self._buckets.get(bucket, ()), self.vectors)
 
     def count_shown(self) -> int:
-        """Products that a reader sees, vanished ones aside."""
+        """Return products that a reader sees, vanished ones aside."""
         statuses = (self.bucket(b).read(["status"])["status"] for b in self._buckets)
         return sum(
             column.length() - (pc.sum(pc.equal(column, Status.VANISHED.value)).as_py() or 0)

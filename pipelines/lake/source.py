@@ -64,7 +64,7 @@ class Source(io.RawIOBase):
             raise SpoiledError(str(error)[:500]) from error
 
     def read(self, size: int | None = -1) -> bytes:
-        """Up to `size` bytes; fewer only at the end of the file."""
+        """Return up to `size` bytes; fewer only at the end of the file."""
         size = -1 if size is None else size
         rest = max(0, self._file.size - self.tell())
         try:
@@ -81,19 +81,19 @@ class Source(io.RawIOBase):
         return data
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True: always."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """Return True: always."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of any file."""
+        """Return the position, as any file does."""
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
-        """As of any file."""
+        """Return the position, as any file does."""
         return self._stream.tell()
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ def _open(place: Storage) -> BinaryIO:
 
 
 def _opened_info(place: Storage, stream: BinaryIO) -> Mapping[str, Any]:
-    """What is known of the opened file itself, which may not be the one under its name."""
+    """Return what is known of the opened file itself, which may not be the one under its name."""
     if place.is_local:
         found = os.fstat(stream.fileno())
         return {"size": found.st_size, "mtime": found.st_mtime, "ino": found.st_ino}
@@ -123,7 +123,7 @@ def _opened_info(place: Storage, stream: BinaryIO) -> Mapping[str, Any]:
 
 
 def _is_of_parser(error: Exception) -> bool:
-    """Whether Arrow complains of the bytes it was given, and not of the machine it runs on."""
+    """Return whether Arrow complains of the bytes it was given, not of the machine it runs on."""
     if isinstance(error, MemoryError):  # a broken length, unless a machine could have that much
         asked = re.search(r"size (\d+) failed", str(error))
         return asked is not None and int(asked.group(1)) > _machine_memory()
@@ -137,7 +137,7 @@ def _machine_memory() -> int:
 
 
 def without_views(rows: Any) -> Any:
-    """A batch or table with views of text and bytes as plain ones, of which rows can be taken."""
+    """Return a batch or table with views of text and bytes as plain ones."""
     fields = [field.with_type(_plain(field.type)) for field in rows.schema]
     schema = pa.schema(fields, rows.schema.metadata)
     return rows if schema.equals(rows.schema) else rows.cast(schema)

@@ -122,30 +122,30 @@ class Storage:
         return self.delta_options
 
     def join(self, *parts: str) -> "Storage":
-        """The place below this one."""
+        """Return the place below this one."""
         tail = "/".join(part.strip("/") for part in parts if part)
         return Storage(f"{self.uri.rstrip('/')}/{tail}", self.options) if tail else self
 
     def sibling(self, path: str) -> "Storage":
-        """The place in the same filesystem that a listing named `path`."""
+        """Return the place in the same filesystem that a listing named `path`."""
         return Storage(path if self.is_local else self.fs.unstrip_protocol(path), self.options)
 
     def exists(self) -> bool:
-        """Whether a file or folder is here."""
+        """Return whether a file or folder is here."""
         with _explained(self):
             return bool(self.fs.exists(self.path))
 
     def is_folder(self) -> bool:
-        """Whether a folder (or a prefix with objects below it) is here."""
+        """Return whether a folder (or a prefix with objects below it) is here."""
         with _explained(self):
             return bool(self.fs.isdir(self.path))
 
     def info(self) -> dict[str, Any]:
-        """What the filesystem says of this file: size, and etag or mtime."""
+        """Return what the filesystem says of this file: size, and etag or mtime."""
         return dict(self.fs.info(self.path))
 
     def names(self) -> list[str]:
-        """Names of the direct children, sorted; empty when there is no such folder."""
+        """Return names of the direct children, sorted; empty when there is no such folder."""
         try:
             with _explained(self):
                 found = self.fs.ls(self.path, detail=False)
@@ -155,7 +155,7 @@ class Storage:
         return sorted(name for name in names if name and not name.endswith(".tmp"))
 
     def files(self) -> dict[str, dict[str, Any]]:
-        """What the filesystem says of every file below this folder, by path in order."""
+        """Return what the filesystem says of every file below this folder, by path in order."""
         try:
             with _explained(self):
                 found: dict[str, dict[str, Any]] = self.fs.find(self.path, detail=True)
@@ -164,7 +164,7 @@ class Storage:
         return dict(sorted(found.items()))
 
     def read_bytes(self) -> bytes:
-        """The whole file."""
+        """Return the whole file."""
         return bytes(self.fs.cat_file(self.path))
 
     def write_bytes(self, data: bytes) -> None:
@@ -234,7 +234,7 @@ class Storage:
 
     @contextmanager
     def local_copy(self) -> Iterator[Path]:
-        """A local path with the same content; a remote one is fetched and dropped afterwards."""
+        """Give a local path of the same content; what is remote is fetched and dropped later."""
         if self.is_local:
             yield Path(self.path)
             return
@@ -266,7 +266,7 @@ class Storage:
 
 
 def parse_options(pairs: list[str]) -> dict[str, str]:
-    """`KEY=VALUE` strings of a command line as storage options."""
+    """Return `KEY=VALUE` strings of a command line as storage options."""
     options = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
@@ -286,7 +286,7 @@ def file_version(info: Mapping[str, Any]) -> str:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again may help: a failed request, not a missing or forbidden file."""
+    """Return whether trying again may help: a failed request, not a missing or forbidden file."""
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
         return False
     if isinstance(error, OSError):
@@ -295,7 +295,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def retrying(call: Callable[[], _T], *, attempts: int = 5, first_wait: float = 0.2) -> _T:
-    """The result of `call`, tried again after transient storage errors with doubling waits."""
+    """Return what `call` gives, tried again after transient storage errors with doubling waits."""
     for attempt in range(attempts - 1):
         try:
             return call()
@@ -320,7 +320,7 @@ def _explained(place: Storage) -> Iterator[None]:
 
 
 def _diagnosis(place: Storage, error: Exception) -> tuple[type[StorageError] | None, str]:
-    """The error to raise instead, and what to do about it; None: `error` is of another kind."""
+    """Return the error to raise instead and what to do about it; None: it is of another kind."""
     package = _PACKAGES.get(place.scheme)
     if isinstance(error, ImportError) or str(error).startswith("Protocol not known"):
         schemes = ", ".join(f"{scheme}://" for scheme in _PACKAGES)
@@ -365,7 +365,7 @@ def _write_temporary(path: Path, data: bytes) -> Path:
 
 
 def _is_precondition_failure(error: OSError) -> bool:
-    """Whether a conditional put lost: S3 says 412, or 409 while another put is under way."""
+    """Return whether a conditional put lost: S3 says 412, or 409 while another put is under way."""
     text = f"{error} {error.__cause__}"
     return any(
         sign in text

@@ -71,7 +71,7 @@ EXTRACTIONS_SCHEMA = pa.schema(
 
 
 def extractions_schema(vectors: Iterable[str] = ()) -> pa.Schema:
-    """The extractions table with columns of vectors besides, as an embedding model fills them."""
+    """Return the extractions table, with columns of vectors as an embedding model fills them."""
     schema = EXTRACTIONS_SCHEMA
     for name in vectors:
         schema = schema.append(pa.field(name, pa.list_(pa.float32())))
@@ -118,12 +118,12 @@ class Columns(BaseModel):
     gold: str | None = Field("gold", description="Labelled spans.")
 
     def pictures(self) -> tuple[str, ...]:
-        """The configured picture columns, in the order in which their pictures are used."""
+        """Return the configured picture columns, in the order in which their pictures are used."""
         return tuple(name for name in (self.image, self.images, self.image_uri) if name)
 
 
 def products_schema(columns: Columns | None = None) -> pa.Schema:
-    """The products table as this system writes it (`prepare`, the demo, tests)."""
+    """Return the products table as this system writes it (`prepare`, the demo, tests)."""
     columns = columns or Columns()
     fields = [(columns.product_id, pa.string())]
     fields += [(name, pa.string()) for name in columns.sources.values()]
@@ -140,23 +140,23 @@ def products_schema(columns: Columns | None = None) -> pa.Schema:
 
 
 def id_digest(product_id: str | bytes) -> bytes:
-    """16 bytes that stand for a product id wherever ids are compared or bucketed."""
+    """Return 16 bytes that stand for a product id wherever ids are compared or bucketed."""
     data = product_id.encode() if isinstance(product_id, str) else product_id
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def id_hashes(product_ids: Iterable[str | bytes]) -> np.ndarray:
-    """[N, 2] uint64 halves of the ids' digests; [:, 0] decides the bucket."""
+    """Return [N, 2] uint64 halves of the ids' digests; [:, 0] decides the bucket."""
     return as_halves(digests([i.encode() if isinstance(i, str) else i for i in product_ids]))
 
 
 def bucket_of(product_id: str, num_buckets: int) -> int:
-    """The partition that holds this product."""
+    """Return the partition that holds this product."""
     return int.from_bytes(id_digest(product_id)[:8], "little") % num_buckets
 
 
 def open_table(table: Storage, name: str) -> DeltaTable | None:
-    """The Delta table `name` below folder T at its newest version; None when there is none."""
+    """Open the Delta table `name` below folder T at its newest version; None: there is none."""
     place = table.join(name)
     delta = retrying(lambda: _open_or_none(place))
     if delta is None:
@@ -187,12 +187,12 @@ def check_schema_version(configuration: Mapping[str, Any], uri: str) -> None:
 
 
 def num_buckets_of(delta: DeltaTable) -> int:
-    """The number of buckets that the table was created with."""
+    """Return the number of buckets that the table was created with."""
     return int(delta.metadata().configuration[NUM_BUCKETS_KEY])
 
 
 def vector_columns(delta: DeltaTable) -> tuple[str, ...]:
-    """The columns of vectors that an extractions table was created with."""
+    """Return the columns of vectors that an extractions table was created with."""
     return tuple(f.name for f in delta.schema().fields if f.name not in EXTRACTIONS_SCHEMA.names)
 
 

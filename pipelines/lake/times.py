@@ -26,7 +26,7 @@ _EXACT_INTEGERS = 2**62
 
 
 def update_order(column: pl.Series) -> pl.Series:
-    """Int64 that grows with the time or integer in a cell; NO_TIME for all that is neither.
+    """Return Int64 that grows with the time or integer in a cell; NO_TIME for all that is neither.
 
     Every cell by itself: what its neighbours hold does not matter.
     """
@@ -53,7 +53,7 @@ def _order_ticks(times: pl.Series, unit: str) -> pl.Series:
 
 
 def _order_seconds(seconds: pl.Series, nanoseconds: pl.Series) -> pl.Series:
-    """Nanoseconds since 1970 for three centuries either way; further off whole seconds count.
+    """Return nanoseconds since 1970 for three centuries either way; further off, whole seconds.
 
     Nanoseconds alone would not reach the year 9999, which stands for "never" in many tables.
     """
@@ -64,14 +64,14 @@ def _order_seconds(seconds: pl.Series, nanoseconds: pl.Series) -> pl.Series:
 
 
 def _order_integers(integers: pl.Series) -> pl.Series:
-    """The integer itself; from 2**62 on four share one number, as uint64 outgrows int64."""
+    """Return the integer itself; from 2**62 on four share one number, as uint64 outgrows int64."""
     wide = integers.cast(pl.Int128)
     exact = wide.clip(upper_bound=_EXACT_INTEGERS)
     return (exact + (wide - exact) // 4).cast(pl.Int64)
 
 
 def _order_texts(texts: pl.Series) -> pl.Series:
-    """One parse of the column where all cells are alike: 10 times faster than by cell."""
+    """Return one parse of the column where all cells are alike: 10 times faster than by cell."""
     cells = texts.to_frame("text").select(pl.when(pl.col("text") != "").then("text")).to_series()
     is_zoned = cells.str.contains(_ZONE)
     if is_zoned.all() or not is_zoned.any():
@@ -99,7 +99,7 @@ def _parse_by_cell(texts: pl.Series) -> pl.Series:
 
 
 def _as_texts(column: pl.Series) -> pl.Series:
-    """Bytes as text; those that are none stay unreadable."""
+    """Return bytes as text; those that are none stay unreadable."""
     try:
         return column.cast(pl.String)
     except pl.exceptions.ComputeError:  # one bad cell fails the whole column

@@ -157,7 +157,7 @@ class WebClient:
 
 
 def is_public(ip: _Address) -> bool:
-    """Whether an address is of the public Internet, also where it carries another one inside."""
+    """Return whether an address is of the public Internet, and so is one that it carries inside."""
     if ip.version == 6 and ip in _NAT64:
         return is_public(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     if any(ip in network for network in _NOT_PUBLIC):

@@ -126,7 +126,7 @@ class RunStatistics:
         return self.rows - self.quarantined
 
     def attribute_rates(self) -> dict[str, float]:
-        """Values per row that was not quarantined."""
+        """Return values per row that was not quarantined."""
         judged = max(1, self.usable)
         return {name: count / judged for name, count in sorted(self.values.items())}
 
@@ -139,7 +139,7 @@ def run_gate(
     *,
     shown: int = 0,
 ) -> list[Check]:
-    """All checks; `last` is the summary of the last published run (None: there is none).
+    """Return all checks; `last` is the summary of the last published run (None: there is none).
 
     `shown` is the number of products that the table shows, vanished ones aside; `counts.vanished`
     of them are about to vanish.
@@ -166,7 +166,7 @@ def _accounting(counts: PlanCounts, statistics: RunStatistics) -> Check:
 
 
 def _empty_input(counts: PlanCounts, shown: int, config: GateConfig) -> Check:
-    """An input without a row, over a table that shows products, is a broken export."""
+    """Return an input without a row, over a table that shows products, is a broken export."""
     is_empty = counts.rows_in == 0 and shown > 0
     note = f"no row for {shown} products of the table; --allow-empty if they are gone"
     limit = 1 if config.allow_empty else 0
@@ -208,7 +208,7 @@ def _degraded_jump(
     last: Mapping[str, Any] | None,
     config: GateConfig,
 ) -> Check:
-    """Degraded rows of all input rows: a night of few rows, all tried again, is no jump."""
+    """Return degraded rows of all input rows: a night of few rows, all tried again, is no jump."""
     name, limit = "degraded_jump", config.max_degraded_jump
     if last is None or last.get("degraded_rate") is None:
         return Check(name, 0.0, limit, NOT_JUDGED, "no run before")
@@ -225,7 +225,7 @@ def _values_drop(
     last: Mapping[str, Any] | None,
     config: GateConfig,
 ) -> Check:
-    """Values per product against the last run; a run without any is judged whatever its size."""
+    """Compare values per product with the last run; one without any is judged whatever its size."""
     name, limit = "values_drop", config.max_values_drop
     rows, now = statistics.usable, sum(statistics.attribute_rates().values())
     before = sum((last or {}).get("attribute_rates", {}).values())
@@ -239,7 +239,7 @@ def _values_drop(
 
 
 def _is_no_chance(rows: int, last: Mapping[str, Any] | None) -> bool:
-    """Whether so many rows are not all without values by chance."""
+    """Return whether so many rows are not all without values by chance."""
     usual = max(0.5, float((last or {}).get("empty_rate") or 0.0))
     return usual**rows < _UNLIKELY
 
@@ -274,7 +274,7 @@ def _drift(
 
 
 def _count_bad(scores: pa.Array) -> int:
-    """Numbers that are missing, NaN or outside 0 to 1."""
+    """Return numbers that are missing, NaN or outside 0 to 1."""
     is_good = pc.and_(pc.greater_equal(scores, 0), pc.less_equal(scores, 1))
     return len(scores) - (pc.sum(pc.fill_null(is_good, False)).as_py() or 0)
 

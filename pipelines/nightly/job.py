@@ -80,7 +80,7 @@ class NightlyJob:
             lock.release()
 
     def plan_only(self, request: NightlyRequest) -> dict[str, Any]:
-        """What `run` would do, and what it would cost; nothing is changed but the key cache."""
+        """Return what `run` would do and would cost; nothing is changed but the key cache."""
         self._check_output(request)
         night = self._night(request)
         snapshot = night.snapshot()
@@ -96,7 +96,7 @@ class NightlyJob:
         }
 
     def _check_output(self, request: NightlyRequest) -> None:
-        """The tables are apart from the inputs, in a folder of their own."""
+        """Check that the tables are apart from the inputs, in a folder of their own."""
         for uri in request.inputs:
             place = Storage.of(uri, request.options)
             check_apart(place, self.output, read="--input", put="--output")
@@ -196,7 +196,7 @@ class _Session:
         return night.request.identity(night.facts, settings)
 
     def _sweep(self) -> None:
-        """Runs that an owner left who slept through a takeover, and those that are too old."""
+        """Close runs of an owner who slept through a takeover; drop those that are too old."""
         kept = (self._last or {}).get("run_id", "")
         days = self._night.config.maintenance.keep_runs_days
         swept = sweep(self._night.runs, keep_days=days, kept=(kept,))

@@ -86,16 +86,16 @@ class Night:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - started
 
     def list_files(self) -> list[InputFile]:
-        """The input files now."""
+        """Return the input files now."""
         return list_inputs(self.request.inputs, self.request.options)
 
     def feed_point(self) -> FeedPoint | None:
-        """Where the change feed of the input stands; None when there is none to be used."""
+        """Return where the change feed of the input stands; None when there is none to be used."""
         inputs = self.request.inputs
         return feed_point(Storage.of(inputs[0], self.request.options)) if len(inputs) == 1 else None
 
     def fetch_feed(self, now: FeedPoint | None, snapshot: Snapshot) -> Feed | None:
-        """What changed since the last night; None: everything has to be compared."""
+        """Return what changed since the last night; None: everything has to be compared."""
         request, settings = self.request, self._row_settings()
         if now is None or request.is_full or request.is_replay or request.limit is not None:
             return None
@@ -109,14 +109,14 @@ class Night:
         return None if isinstance(feed, WorkerDiedError) else feed
 
     def feed_record(self, point: FeedPoint | None) -> dict[str, Any] | None:
-        """Where the input stands, and what is read of it."""
+        """Return where the input stands, and what is read of it."""
         if point is None:
             return None
         known = {"uri": without_secrets(point.uri), "signature": self._row_settings().signature()}
         return asdict(point) | known
 
     def next_feed(self, plan: Plan) -> dict[str, Any] | None:
-        """What the next night has to know of this one to use the feed."""
+        """Return what the next night has to know of this one to use the feed."""
         point, run = plan.next_feed(), _newest_run(self.snapshot())
         return None if point is None or run is None else {**point, "table_run": run}
 
@@ -124,13 +124,13 @@ class Night:
         return self.config.row_settings(self.facts, self.request.options)
 
     def snapshot(self) -> Snapshot:
-        """The table now."""
+        """Return the table now."""
         return Snapshot.newest(
             self.output, num_buckets=self.config.num_buckets, vectors=self.facts.vectors
         )
 
     def scan(self, files: Sequence[InputFile], num_buckets: int) -> Scanned:
-        """Summaries of all files; only files whose content is new are opened."""
+        """Return summaries of all files; only files whose content is new are opened."""
         settings = self._row_settings()
         tasks = [ScanTask(self.runs, file, settings, num_buckets) for file in files]
         with self.timed("scan"):
@@ -161,7 +161,7 @@ class Night:
         return found
 
     def _unreadable(self, task: ScanTask, detail: str) -> FileSummary:
-        """A file that kills whoever reads it is unreadable."""
+        """Call it unreadable: a file that kills whoever reads it."""
         summary = FileSummary(problem=Reason.UNREADABLE_FILE.value, detail=detail)
         write_pack(self.runs, [FileKeys(task.name(), summary, no_records())], task.num_buckets)
         return summary
@@ -178,7 +178,7 @@ class Night:
     def builder(
         self, scanned: Scanned, snapshot: Snapshot, feed: Feed | None = None
     ) -> Iterator[PlanBuilder]:
-        """Compares what was scanned with the table."""
+        """Compare what was scanned with the table."""
         rules = ChangeRules(
             model_id=self.facts.model_id,
             is_full=self.request.is_full,
@@ -199,6 +199,6 @@ class Night:
 
 
 def _newest_run(snapshot: Snapshot) -> str | None:
-    """The run that changed the table last."""
+    """Return the run that changed the table last."""
     commits = commits_of(snapshot.delta) if snapshot.delta is not None else []
     return next((commit.run_id for commit in reversed(commits) if commit.run_id), None)

@@ -51,7 +51,7 @@ def add_nightly_options(parser: argparse.ArgumentParser, *, verb: str) -> None:
 
 
 def nightly_config(arguments: argparse.Namespace, defaults: Sequence[str] = ()) -> NightlyConfig:
-    """The settings that --recipe and --set ask for; `defaults` are overrides before --set's."""
+    """Return what --recipe and --set ask for; `defaults` are overrides before --set's."""
     options = parse_options(arguments.storage_option)
     names = ("allow_empty", "allow_vanished")
     allowed = [f"gate.{name}=true" for name in names if getattr(arguments, name)]

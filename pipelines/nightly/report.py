@@ -45,7 +45,7 @@ def write_reports(folder: RunFolder, summary: Mapping[str, Any], *, metrics: str
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """The report for people."""
+    """Return the report for people."""
     lines = [f"# Nightly run {summary['run_id']}: {summary['state']}", ""]
     if summary.get("error"):
         lines += [str(summary["error"]), ""]
@@ -95,7 +95,7 @@ def _number(value: Any) -> str:
 
 
 def prometheus_text(summary: Mapping[str, Any], *, finished_at: float) -> str:
-    """Gauges in the text format, for a node exporter's folder or a push gateway.
+    """Return gauges in the text format, for a node exporter's folder or a push gateway.
 
     A run that did not publish says nothing of `last_success_timestamp_seconds`: a push gateway
     keeps the value that an earlier run left there.
@@ -118,7 +118,7 @@ def prometheus_text(summary: Mapping[str, Any], *, finished_at: float) -> str:
 
 
 def _gate(checks: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What the gate found, its limits and its verdicts, by check."""
+    """Return what the gate found, its limits and its verdicts, by check."""
     found, limits, judged, passed = [], [], [], []
     for check in checks:
         label = _label("check", check["name"])

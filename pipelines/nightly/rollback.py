@@ -70,7 +70,7 @@ def rollback(output: Storage, moment: str, *, config: LockConfig) -> dict[str, A
 
 
 def _refuse_erased(commits: Sequence[Commit], target: Commit) -> None:
-    """An old version would bring erased products back."""
+    """Refuse an old version that would bring erased products back."""
     later = [
         c for c in commits if c.version > target.version and (c.run_id or "").startswith(_ERASE)
     ]
@@ -82,7 +82,7 @@ def _refuse_erased(commits: Sequence[Commit], target: Commit) -> None:
 
 
 def _changes(output: Storage, newest: DeltaTable, target: Commit) -> list[Rewritten]:
-    """By bucket: files to drop, files of the old version to name again."""
+    """Return by bucket: files to drop, files of the old version to name again."""
     place = output.join(EXTRACTIONS)
     then = DeltaTable(
         place.delta_uri, version=target.version, storage_options=place.delta_options or None
@@ -107,7 +107,7 @@ def _change(bucket: int, dropped: pl.DataFrame, restored: pl.DataFrame) -> Rewri
 
 
 def _files(delta: DeltaTable) -> pl.DataFrame:
-    """`bucket, path, size, rows` of the active files."""
+    """Return `bucket, path, size, rows` of the active files."""
     actions = delta.get_add_actions(flatten=True)
     schema = {"bucket": pl.Int64, "path": pl.String, "size": pl.Int64, "rows": pl.Int64}
     if "partition.bucket" not in actions.schema.names:
@@ -144,7 +144,7 @@ def _old_quarantine(output: Storage, target: Commit) -> pa.Table:
 
 
 def _restore_last(runs: Storage, commits: Sequence[Commit]) -> None:
-    """What the next gate compares with: the newest run that the old version holds."""
+    """Write what the next gate compares with: the newest run that the old version holds."""
     for commit in reversed(commits):
         if commit.run_id is None:
             continue

@@ -77,7 +77,7 @@ class Run:
         )
 
     def plan(self) -> Plan:
-        """The stored plan if the listing is still the one it was made for, else a new one."""
+        """Return the stored plan if the listing is still the one it is for, else a new one."""
         night = self.night
         point = night.feed_point()  # before the listing, which then holds at least that much
         files = night.list_files()
@@ -109,7 +109,7 @@ class Run:
     def _plan_by_feed(
         self, feed: Feed | None, snapshot: Snapshot, options: SaveOptions, generation: int
     ) -> Plan | None:
-        """A plan that reads changed rows only; None: everything has to be compared."""
+        """Return a plan that reads changed rows only; None: everything has to be compared."""
         if feed is None:
             return None
         try:
@@ -136,7 +136,7 @@ class Run:
             return builder.save(self.folder.place, generation=generation, options=options)
 
     def statistics(self, plan: Plan) -> RunStatistics:
-        """Counts over the staged rows that the plan accepts."""
+        """Return counts over the staged rows that the plan accepts."""
         statistics = RunStatistics()
         with self.night.timed("count"):
             tasks = self._range_tasks(plan, self.night.snapshot())
@@ -212,7 +212,7 @@ class Run:
         return staging.keys(bucket, model_id=self.night.facts.model_id)
 
     def _range_tasks(self, plan: Plan, snapshot: Snapshot) -> list[RangeTask]:
-        """The touched buckets, range by range; what was staged for them stands in few files."""
+        """Return the touched buckets, by range; what was staged for them stands in few files."""
         ranges = bucket_ranges(plan.num_buckets, plan.counts.extract)
         staged = self._staging().merged(ranges, self._merge)
         tasks = []

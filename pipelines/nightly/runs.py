@@ -32,7 +32,7 @@ class RunFolder:
         return self.place.name
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the run; None when it was not written."""
+        """Return a JSON file of the run; None when it was not written."""
         return read_json(self.place.join(name))
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
@@ -40,11 +40,11 @@ class RunFolder:
         write_json(self.place.join(name), content)
 
     def is_closed(self) -> bool:
-        """Whether the run was published or abandoned."""
+        """Return whether the run was published or abandoned."""
         return any(self.place.join(name).exists() for name in (PUBLISHED, ABANDONED))
 
     def age_days(self) -> float:
-        """Days since the run was opened; 0 when nobody knows."""
+        """Return days since the run was opened; 0 when nobody knows."""
         record = self.read(RUN) or {}
         opened = datetime.fromisoformat(record.get("opened_at") or now_text())
         return (datetime.now(UTC) - opened).total_seconds() / 86400
@@ -57,12 +57,12 @@ class RunFolder:
 
 
 def new_run_id() -> str:
-    """A name that sorts by time."""
+    """Return a name that sorts by time."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 def check_run_id(run_id: str) -> str:
-    """The id itself, if it can be a folder name and means nothing else."""
+    """Return the id itself, if it can be a folder name and means nothing else."""
     if _RESERVED.search(run_id):
         raise ValueError(
             f"found run id {run_id!r}, expected one that is no number, ends in neither .json nor "
@@ -77,7 +77,7 @@ def check_run_id(run_id: str) -> str:
 
 
 def open_run(runs: Storage, run_id: str | None, request: Mapping[str, Any]) -> RunFolder:
-    """The run to work on: the named or the open one when it has the same request, else a new one.
+    """Return the run to work on: the named or open one if it has the same request, else a new one.
 
     An open run with another request (another model, other inputs) is abandoned; a *named* run
     with another request is the caller's mistake.
@@ -154,12 +154,12 @@ def sweep(runs: Storage, *, keep_days: float | None, kept: Container[str] = ()) 
 
 
 def now_text() -> str:
-    """The time as ISO 8601 in UTC."""
+    """Return the time as ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def find_open_run(runs: Storage) -> RunFolder | None:
-    """The run that was begun and neither published nor abandoned."""
+    """Return the run that was begun and neither published nor abandoned."""
     pointer = read_json(runs.join(OPEN))
     if pointer is None:
         return None

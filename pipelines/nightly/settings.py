@@ -79,18 +79,18 @@ class NightlyConfig(BaseModel):
     estimate: EstimateConfig = Field(default_factory=EstimateConfig)
 
     def build_executor(self) -> Executor:
-        """Where the stages run."""
+        """Return where the stages run."""
         return LocalExecutor() if self.executor == "local" else RayExecutor(self.workers)
 
     def build_normalizer(self) -> Normalizer | None:
-        """What fills the `normalized` column."""
+        """Return what fills the `normalized` column."""
         if self.normalization is None:
             return None
         is_shipped = self.normalization == "shipped"
         return Normalizer.load(None if is_shipped else self.normalization)
 
     def row_settings(self, facts: ModelFacts, options: Mapping[str, str]) -> RowSettings:
-        """What to read of the input for this model."""
+        """Return what to read of the input for this model."""
         missing = [name for name in facts.sources if name not in self.columns.sources]
         if missing:
             raise ValueError(
@@ -125,7 +125,7 @@ class NightlyRequest:
             raise ValueError(f"found --limit {self.limit}, expected at least 1")
 
     def identity(self, facts: ModelFacts, settings: RowSettings) -> dict[str, Any]:
-        """What an open run must share with a request to be continued by it."""
+        """Return what an open run must share with a request to be continued by it."""
         names = ("inputs", "is_full", "is_replay", "limit")
         known = {name: getattr(self, name) for name in names}
         return {

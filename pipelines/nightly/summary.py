@@ -13,7 +13,7 @@ from ulsdram_core.schema import Status
 
 
 def plan_numbers(plan: Plan) -> dict[str, Any]:
-    """What came in and what it needed."""
+    """Return what came in and what it needed."""
     counts = plan.counts
     return {
         "rows_in": counts.rows_in,
@@ -35,7 +35,7 @@ def plan_numbers(plan: Plan) -> dict[str, Any]:
 
 
 def row_numbers(statistics: RunStatistics) -> dict[str, Any]:
-    """What was extracted, earlier attempts of the run included."""
+    """Return what was extracted, earlier attempts of the run included."""
     return {
         "rows_extracted": statistics.rows,
         "by_status": dict(sorted(statistics.status.items())),
@@ -47,7 +47,7 @@ def row_numbers(statistics: RunStatistics) -> dict[str, Any]:
 
 
 def work_numbers(totals: WorkTotals, *, seconds: float, num_cores: int) -> dict[str, Any]:
-    """What this attempt worked.
+    """Return what this attempt worked.
 
     `efficiency` = core seconds that decoding and model took by those available, between the first
     batch and the last; the time until the first one is `start_seconds`.
@@ -70,7 +70,7 @@ def work_numbers(totals: WorkTotals, *, seconds: float, num_cores: int) -> dict[
 
 
 def write_numbers(rewritten: Sequence[Rewritten]) -> dict[str, Any]:
-    """What publishing wrote; `write_amplification` = rows written by rows that changed."""
+    """Return what publishing wrote; `write_amplification` = rows written by rows that changed."""
     written = sum(file.size for item in rewritten for file in item.new)
     rows = sum(sum(item.new_rows) for item in rewritten)
     changed = sum(item.rows_changed + item.rows_vanished for item in rewritten)
@@ -83,14 +83,14 @@ def write_numbers(rewritten: Sequence[Rewritten]) -> dict[str, Any]:
 
 
 def check_numbers(checks: Sequence[Check]) -> list[dict[str, Any]]:
-    """The gate's checks as plain values."""
+    """Return the gate's checks as plain values."""
     return [asdict(check) for check in checks]
 
 
 def for_next_night(
     summary: Mapping[str, Any], last: Mapping[str, Any] | None, config: GateConfig
 ) -> dict[str, Any]:
-    """What the next gate and the next estimate need; rates only of runs with enough rows."""
+    """Return what the next gate and the next estimate need; rates only of runs with enough rows."""
     always = {"run_id": summary["run_id"], "rows_in": summary["rows_in"]}
     usable = summary.get("rows_usable", 0)
     is_most = 2 * usable >= summary["rows_in"]

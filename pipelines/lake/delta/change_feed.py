@@ -49,7 +49,7 @@ class FeedPoint:
 
 
 def feed_point(place: Storage) -> FeedPoint | None:
-    """Where the table stands now; None when there is no table or no feed of it."""
+    """Return where the table stands now; None when there is no table or no feed of it."""
     if not place.join("_delta_log").exists():
         return None
     delta = open_input(place)
@@ -86,7 +86,7 @@ class ChangeReader:
             raise FeedUnclearError(f"versions {missing[:3]} are not told, operations {odd}")
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Changed rows with FEED_COLUMNS; text as plain strings."""
+        """Yield changed rows with FEED_COLUMNS; text as plain strings."""
         if not self._range:
             return
         try:

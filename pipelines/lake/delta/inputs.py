@@ -39,7 +39,7 @@ class DeltaFile:
 
 
 def open_input(place: Storage) -> DeltaTable:
-    """The table at its newest version; ValueError: its rows cannot be told from its files."""
+    """Open it at its newest version; ValueError: its rows cannot be told from its files."""
     try:
         delta = DeltaTable(place.delta_uri, storage_options=place.delta_options or None)
     except DeltaError as error:
@@ -64,7 +64,7 @@ def open_input(place: Storage) -> DeltaTable:
 
 
 def list_delta(delta: DeltaTable, place: Storage) -> list[DeltaFile]:
-    """The files of the version that `delta` stands at, by path."""
+    """Return the files of the version that `delta` stands at, by path."""
     hidden = _hidden_rows(delta, place)
     names = delta.metadata().partition_columns
     rows = delta.get_add_actions(flatten=True)
@@ -85,7 +85,7 @@ def list_delta(delta: DeltaTable, place: Storage) -> list[DeltaFile]:
 
 
 def _hidden_rows(delta: DeltaTable, place: Storage) -> dict[str, np.ndarray]:
-    """Path of a file -> positions of its deleted rows."""
+    """Return path of a file -> positions of its deleted rows."""
     if _DELETION_VECTORS not in (delta.protocol().reader_features or ()):
         return {}
     found: Any = pa.table(delta.deletion_vectors().read_all())

@@ -42,12 +42,12 @@ class BucketChanges:
 
 
 def known_frame(bucket: BucketFiles, rules: ChangeRules) -> pl.DataFrame:
-    """What the table knows of a bucket: id, hash, is_current, is_vanished."""
+    """Return what the table knows of a bucket: id, hash, is_current, is_vanished."""
     return known_rows(bucket.read(KNOWN_COLUMNS), rules)
 
 
 def known_rows(rows: pa.Table, rules: ChangeRules) -> pl.DataFrame:
-    """The same of rows in the table's schema (at least KNOWN_COLUMNS)."""
+    """Return the same of rows in the table's schema (at least KNOWN_COLUMNS)."""
     ids = id_hashes(rows["product_id"].to_pylist())
     hashes = from_hex(rows["input_hash"].to_pylist())
     state = pl.DataFrame({name: pl.from_arrow(rows[name]) for name in KNOWN_COLUMNS[2:]})
@@ -94,7 +94,7 @@ def bucket_changes(
 
 
 def _without_duplicates(keys: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Winners (newest `updated_at`, then first in order) and losers of every id."""
+    """Return winners (newest `updated_at`, then first in order) and losers of every id."""
     is_duplicate = keys.select(ID).is_duplicated()
     if not is_duplicate.any():
         return keys, keys.clear()

@@ -62,12 +62,12 @@ class WorkList:
 
     @staticmethod
     def of(plan: Plan, data: Sequence[Storage]) -> "WorkList":
-        """The work of a stored plan."""
+        """Return the work of a stored plan."""
         assert plan.place is not None, "a plan that was only estimated has no work"
         return WorkList(plan.place, plan.rows, data, plan.counts.extract - plan.counts.staged)
 
     def parts(self, start: int, end: int) -> Iterator[Part]:
-        """The rows of a range, row group by row group."""
+        """Yield the rows of a range, row group by row group."""
         orders = read_work(self.place, start, end)
         groups = self.rows.groups_of(orders)
         borders = np.flatnonzero(np.diff(groups)) + 1
@@ -82,7 +82,7 @@ class WorkList:
             )
 
     def chunks(self, ranges: Iterable[Range], config: ChunkConfig) -> Iterator[Range]:
-        """The ranges cut at borders of row groups."""
+        """Yield the ranges cut at borders of row groups."""
         for begin, limit in ranges:
             start, groups, num_bytes = begin, 0, 0
             for end, stored in self._borders(begin, limit):
@@ -93,7 +93,7 @@ class WorkList:
                     start, groups, num_bytes = end, 0, 0
 
     def _borders(self, begin: int, limit: int) -> Iterator[tuple[int, int]]:
-        """Where each row group of a range ends, with its stored bytes."""
+        """Yield where each row group of a range ends, with its stored bytes."""
         last = -1
         for start in range(begin, limit, WORK_ROWS):
             groups = self.rows.groups_of(
@@ -109,7 +109,7 @@ class WorkList:
 
 
 def without(size: int, done: Iterable[Range]) -> list[Range]:
-    """The ranges of [0, size) that `done` leaves open."""
+    """Return the ranges of [0, size) that `done` leaves open."""
     left, position = [], 0
     for start, end in sorted(done):
         if start > position:
@@ -119,6 +119,6 @@ def without(size: int, done: Iterable[Range]) -> list[Range]:
 
 
 def pieces(whole: Range, size: int) -> list[Range]:
-    """A range in pieces of at most `size`."""
+    """Return a range in pieces of at most `size`."""
     start, end = whole
     return [(i, min(i + size, end)) for i in range(start, end, size)]

@@ -56,14 +56,14 @@ class Feed:
     num_rows: int  # of the whole input now
 
     def bucket(self, bucket: int, num_buckets: int) -> pl.DataFrame:
-        """The touched ids of one bucket."""
+        """Return the touched ids of one bucket."""
         return self.touched.filter(pl.col("id_hi") % num_buckets == bucket)
 
 
 def usable_since(
     record: Mapping[str, Any] | None, now: FeedPoint, settings: RowSettings, table_run: str | None
 ) -> FeedPoint | None:
-    """Where to begin; None when last night cannot be built upon."""
+    """Return where to begin; None when last night cannot be built upon."""
     if record is None or record["signature"] != settings.signature():
         return None
     since = FeedPoint(**{name: record[name] for name in ("uri", "version", "identity", "num_rows")})
@@ -111,7 +111,7 @@ _EVENTS = pl.DataFrame(
 
 
 def _write_changes(batch: pa.RecordBatch, writer: RowWriter, key: str) -> pl.DataFrame:
-    """One event per changed row; rows that are or were there after it go to the file."""
+    """Return one event per changed row; rows that are or were there after it go to the file."""
     kinds = batch.column(FEED_COLUMNS[0]).cast(pa.string())
     is_new = pc.is_in(kinds, pa.array(["insert", "update_postimage"]))
     first = writer.num_rows
@@ -132,7 +132,7 @@ def _write_changes(batch: pa.RecordBatch, writer: RowWriter, key: str) -> pl.Dat
 
 
 def _net_changes(events: pl.DataFrame) -> pl.DataFrame:
-    """Per id: is it there now, was it there before, and which row of the file holds it."""
+    """Return per id: is it there now, was it there before, and which row of the file holds it."""
     is_last = pl.col("version") == pl.col("version").max()
     net = events.group_by(ID).agg(
         change=pl.col("sign").sum(),
@@ -163,7 +163,7 @@ class FeedCheck:
     def changes(
         self, bucket: int, keys: pl.DataFrame, known: pl.DataFrame, staged: pl.DataFrame | None
     ) -> tuple[BucketChanges, int]:
-        """The changes of a bucket, and how many rows of it the feed does not name."""
+        """Return the changes of a bucket, and how many rows of it the feed does not name."""
         touched = self._feed.bucket(bucket, self._num_buckets)
         there = known.filter(~pl.col("is_vanished"))
         both = touched.join(there.select(*ID, found=pl.lit(True)), on=ID, how="left")

@@ -47,7 +47,7 @@ class Pack:
         return any(summary.is_spoiled for summary in self.summaries)
 
     def kept_rows(self, names: frozenset[str]) -> int:
-        """Rows of files that are still wanted."""
+        """Return rows of files that are still wanted."""
         pairs = zip(self.names, self.num_rows, strict=True)
         return sum(rows for name, rows in pairs if name in names)
 
@@ -65,7 +65,7 @@ def scan_files(tasks: Sequence[ScanTask]) -> list[FileSummary]:
 
 
 def scan_groups(tasks: Sequence[ScanTask], *, num_cores: int) -> list[list[ScanTask]]:
-    """Files to scan together: few enough to keep all cores busy, small enough for memory."""
+    """Return files to scan together: few enough to keep all cores busy, small enough for memory."""
     most = max(1, min(_GROUP_FILES, len(tasks) // (4 * num_cores)))
     groups: list[list[ScanTask]] = []
     size = 0
@@ -107,7 +107,7 @@ def write_pack(runs: Storage, files: Sequence[FileKeys], num_buckets: int) -> St
 
 
 def list_packs(runs: Storage) -> list[Pack]:
-    """All packs of the key table, the largest first."""
+    """Return all packs of the key table, the largest first."""
     places = [runs.join(KEYS, name) for name in runs.join(KEYS).names()]
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
         packs = list(pool.map(lambda place: retrying(partial(_describe, place)), places))
@@ -115,7 +115,7 @@ def list_packs(runs: Storage) -> list[Pack]:
 
 
 def known_summaries(packs: Iterable[Pack]) -> dict[str, FileSummary]:
-    """What is known by name; what could not be read is not known, and tried again every night."""
+    """Return what is known by name; what could not be read is tried again every night."""
     found: dict[str, FileSummary] = {}
     for pack in packs:
         for name, summary in zip(pack.names, pack.summaries, strict=True):
@@ -137,7 +137,7 @@ class MergeTask:
 def merge_tasks(
     runs: Storage, packs: Sequence[Pack], names: frozenset[str], *, num_buckets: int
 ) -> list[MergeTask]:
-    """Which packs are better merged: small ones, and those whose files were mostly replaced."""
+    """Return the packs better merged: small ones, and those whose files were mostly replaced."""
     loose = [pack for pack in packs if pack.kept_rows(names) < _FULL / 2]
     if len(loose) <= _FEW:
         return []
@@ -195,11 +195,11 @@ class PackReader:
         self._stream.close()
 
     def batch(self, number: int) -> pa.RecordBatch:
-        """One bucket, or the rows without a key."""
+        """Return one bucket, or the rows without a key."""
         return self._reader.get_batch(number)
 
     def records(self, number: int) -> np.ndarray:
-        """The same as KEY_DTYPE."""
+        """Return the same as KEY_DTYPE."""
         batch = self.batch(number)
         records = np.empty(batch.num_rows, KEY_DTYPE)
         for i, name in enumerate(_NAMES):
@@ -241,7 +241,7 @@ class KeyTable:
             reader.__exit__()
 
     def buckets(self, numbers: range) -> Iterator[pl.DataFrame]:
-        """Keys of each bucket with `order`, the row's number among all input rows."""
+        """Yield keys of each bucket with `order`, the row's number among all input rows."""
         with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
             parts = list(pool.map(partial(self._read, numbers=numbers), range(len(self._readers))))
         for i in range(len(numbers)):

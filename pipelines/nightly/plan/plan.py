@@ -47,7 +47,7 @@ class PlanCounts:
     bytes_to_read: int = 0
 
     def is_balanced(self) -> bool:
-        """Whether every row is accounted for exactly once."""
+        """Return whether every row is accounted for exactly once."""
         parts = (self.extract, self.unchanged, self.keyless, self.duplicates, self.unreadable)
         return self.rows_in == sum(parts) + self.bad_lines + self.deferred
 
@@ -75,7 +75,7 @@ class Plan:
         self.rows = RowMap(self.files)
 
     def is_for(self, files: Sequence[InputFile]) -> bool:
-        """Whether the plan holds for a listing; what it could not read is worth another try."""
+        """Return whether it holds for a listing; what it could not read is worth another try."""
         is_same = self.listing == listing_fingerprint(files)
         is_same &= all(file.uri == without_secrets(file.uri) for file in files)  # see _stored
         return is_same and not any(planned.summary.is_spoiled for planned in self.files)
@@ -86,30 +86,30 @@ class Plan:
         return self.listing != listing_fingerprint([planned.file for planned in self.files])
 
     def next_feed(self) -> dict[str, Any] | None:
-        """Where the feed begins for the next night; None unless every row of the input is known."""
+        """Return where the next night's feed begins; None unless all input rows are known."""
         counts = self.counts
         is_whole = self.is_complete and counts.rows_in == counts.extract + counts.unchanged
         return self.feed if is_whole else None
 
     def accepted(self, bucket: int) -> pl.DataFrame:
-        """id, hash and order of the rows that this run must publish in a bucket."""
+        """Return id, hash and order of the rows that this run must publish in a bucket."""
         frame = self._frame(f"accepted-{bucket:05d}.arrow")
         if self.last_order is None:
             return frame
         return frame.filter(pl.col("order") <= self.last_order)
 
     def vanished(self, bucket: int) -> pl.DataFrame:
-        """Ids to mark as vanished; none when the listing was not complete."""
+        """Return ids to mark as vanished; none when the listing was not complete."""
         frame = self._frame(f"vanished-{bucket:05d}.arrow")
         return frame if self.is_complete else frame.clear()
 
     def quarantine(self) -> pa.Table:
-        """All quarantine entries (ENTRY_SCHEMA)."""
+        """Return all quarantine entries (ENTRY_SCHEMA)."""
         place = self._folder().join("quarantine.parquet")
         return pq.read_table(place.path, filesystem=place.arrow).cast(ENTRY_SCHEMA)
 
     def touched(self) -> list[int]:
-        """Buckets in which the plan changes something."""
+        """Return buckets in which the plan changes something."""
         found = []
         for name in self._folder().names():
             kind, _, number = name.removesuffix(".arrow").partition("-")
@@ -144,7 +144,7 @@ class Plan:
 
 
 def read_work(folder: Storage, start: int, end: int) -> np.ndarray:
-    """Sorted numbers of the rows at these positions of the work list of a plan's folder."""
+    """Return sorted numbers of the rows at these positions of the work list of a plan's folder."""
 
     def read() -> np.ndarray:
         place = folder.join("work.arrow")
@@ -159,7 +159,7 @@ def read_work(folder: Storage, start: int, end: int) -> np.ndarray:
 
 
 def load_newest_plan(place: Storage) -> Plan | None:
-    """The last complete plan of a run."""
+    """Return the last complete plan of a run."""
     for name in reversed([name for name in place.names() if name.startswith("plan-")]):
         found = read_json(place.join(name, "plan.json"))
         if found is not None:
@@ -183,7 +183,7 @@ def _to_json(plan: Plan) -> Mapping[str, Any]:
 
 
 def _stored(file: InputFile) -> Mapping[str, Any]:
-    """Without secrets of its URI: a plan over such files is made again rather than continued."""
+    """Hide the secrets of its URI: a plan over such files is made again, not continued."""
     return {**asdict(file), "uri": without_secrets(file.uri)}
 
 

@@ -71,7 +71,7 @@ class PlanBuilder:
         self._group_is_read = np.zeros(len(self.rows.group_bytes), bool)
 
     def estimate(self, limit: int | None) -> Plan:
-        """Counts only; nothing is written and no row number is kept."""
+        """Return counts only; nothing is written and no row number is kept."""
         for _, changes in self._all_changes(lambda _: None):
             self._count(changes)
             self._mark_groups(changes.extract["order"].to_numpy())
@@ -81,7 +81,7 @@ class PlanBuilder:
         return self._plan()
 
     def save(self, place: Storage, *, generation: int, options: SaveOptions) -> Plan:
-        """Store the plan below `place`; `plan.json` comes last."""
+        """Return store the plan below `place`; `plan.json` comes last."""
         folder = place.join(f"plan-{generation:04d}")
         folder.delete()  # parts of a plan that was never finished
         orders, staged_orders = [], []
@@ -141,7 +141,7 @@ class PlanBuilder:
         return Plan(0, self._files, num_buckets, counts, is_complete=is_complete)
 
     def _all_changes(self, staged: StagedIds) -> Iterator[tuple[int, BucketChanges]]:
-        """Buckets in turn, read from the key table a few at a time."""
+        """Yield buckets in turn, read from the key table a few at a time."""
         num_buckets = self._snapshot.num_buckets
         at_once = max(1, num_buckets * _KEY_ROWS_AT_ONCE // max(1, self.rows.num_rows))
         for start in range(0, num_buckets, at_once):
@@ -262,7 +262,7 @@ class EstimateConfig(BaseModel):
 
 
 def estimate(plan: Plan, last: Mapping[str, Any] | None, config: EstimateConfig) -> dict[str, Any]:
-    """Rows, bytes, seconds and cost of running the plan."""
+    """Return rows, bytes, seconds and cost of running the plan."""
     counts = plan.counts
     rows = counts.extract - counts.staged
     measured = float((last or {}).get("products_per_second") or 0.0)

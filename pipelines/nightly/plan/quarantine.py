@@ -31,7 +31,7 @@ ENTRY_SCHEMA = pa.schema(
 
 
 def file_entries(planned: PlannedFile) -> Iterator[dict[str, object]]:
-    """Entries for an unusable file, its unreadable row groups and its broken CSV lines."""
+    """Yield entries for an unusable file, its unreadable row groups and its broken CSV lines."""
     file, summary = planned.file, planned.summary
     if summary.problem is not None:
         num_rows = summary.num_visible if summary.row_groups else None
@@ -45,18 +45,18 @@ def file_entries(planned: PlannedFile) -> Iterator[dict[str, object]]:
 
 
 def entries_table(entries: Sequence[dict[str, object]]) -> pa.Table:
-    """Entries of `file_entries` as a table."""
+    """Return entries of `file_entries` as a table."""
     return pa.Table.from_pylist(list(entries), schema=ENTRY_SCHEMA)
 
 
 def keyless_table(keys: pl.DataFrame, rows: RowMap) -> pa.Table:
-    """Entries for rows without a usable id (the last batches of the key table)."""
+    """Return entries for rows without a usable id (the last batches of the key table)."""
     reasons = [KEYLESS_REASONS[code].value for code in keys["hash_hi"]]
     return _rows_table(keys["order"].to_numpy(), reasons, rows)
 
 
 def losers_table(losers: pl.DataFrame, rows: RowMap) -> pa.Table:
-    """Entries for rows whose id another row has (columns order, id_hi, id_lo)."""
+    """Return entries for rows whose id another row has (columns order, id_hi, id_lo)."""
     table = _rows_table(losers["order"].to_numpy(), [Reason.DUPLICATE_ID.value] * len(losers), rows)
     for name in ("id_hi", "id_lo"):
         i = table.schema.get_field_index(name)
@@ -65,7 +65,7 @@ def losers_table(losers: pl.DataFrame, rows: RowMap) -> pa.Table:
 
 
 def published_entries(entries: pa.Table, snapshot: Snapshot, run_id: str) -> pa.Table:
-    """Entries as the quarantine table holds them, with the ids of duplicates looked up."""
+    """Return entries as the quarantine table holds them, with the ids of duplicates looked up."""
     found = pl.DataFrame(pl.from_arrow(entries)).with_row_index("position")
     ids = _look_up_ids(found.filter(pl.col("id_lo").is_not_null()), snapshot)
     rows = found.join(ids, on="position", how="left", maintain_order="left").with_columns(
@@ -77,7 +77,7 @@ def published_entries(entries: pa.Table, snapshot: Snapshot, run_id: str) -> pa.
 
 
 def _look_up_ids(entries: pl.DataFrame, snapshot: Snapshot) -> pl.DataFrame:
-    """(position, product_id) of entries that carry the hash of an id."""
+    """Return (position, product_id) of entries that carry the hash of an id."""
     frames = [pl.DataFrame(schema={"position": pl.UInt32, "product_id": pl.String})]
     keyed = entries.select(
         "position", "id_hi", "id_lo", bucket=pl.col("id_hi") % snapshot.num_buckets

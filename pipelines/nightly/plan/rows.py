@@ -39,22 +39,22 @@ class RowSettings:
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def text_columns(self) -> tuple[str, ...]:
-        """Columns of the sources, in encoding order."""
+        """Return columns of the sources, in encoding order."""
         return tuple(self.columns.sources[source] for source in self.sources)
 
     def content_columns(self) -> tuple[str, ...]:
-        """Columns that decide what is extracted."""
+        """Return columns that decide what is extracted."""
         pictures = self.columns.pictures() if self.uses_pictures else ()
         category = (self.columns.category,) if self.columns.category else ()
         return (*self.text_columns(), *category, *pictures)
 
     def key_columns(self) -> tuple[str, ...]:
-        """Columns that say which row this is and whether it changed."""
+        """Return columns that say which row this is and whether it changed."""
         names = (self.columns.product_id, self.columns.updated_at, self.trusted)
         return tuple(dict.fromkeys(name for name in names if name))
 
     def signature(self) -> str:
-        """Changes when anything changes that `input_hash` depends on."""
+        """Return changes when anything changes that `input_hash` depends on."""
         return repr((self.columns, self.sources, self.uses_pictures, self.trusted))
 
 
@@ -111,7 +111,7 @@ class FileReader:
         self._source.close()
 
     def parsing(self) -> AbstractContextManager[None]:
-        """What Arrow makes of the bytes in here is a SpoiledError."""
+        """Return what Arrow makes of the bytes in here is a SpoiledError."""
         return self._source.parsing()
 
     def check_unchanged(self) -> None:
@@ -119,7 +119,7 @@ class FileReader:
         self._source.check_unchanged()
 
     def key_problem(self) -> tuple[Reason, str] | None:
-        """Why no row of this file can be read, and in words; None when they can."""
+        """Return why no row of this file can be read, and in words; None when they can."""
         names = self.schema.names
         for name in self._wanted():
             if names.count(name) > 1:
@@ -134,18 +134,18 @@ class FileReader:
         return name in dict(self._file.partitions)
 
     def has_trusted_column(self) -> bool:
-        """Whether rows can be compared without reading what they hold."""
+        """Return whether rows can be compared without reading what they hold."""
         return bool(self._settings.trusted) and self._settings.trusted in self.schema.names
 
     def is_key_only(self, row_group: int) -> bool:
-        """Whether a row group can be compared without reading what its rows hold.
+        """Return whether a row group can be compared without reading what its rows hold.
 
         A null in the trusted column tells nothing of its row.
         """
         return self.has_trusted_column() and self._num_nulls(row_group) == 0
 
     def _num_nulls(self, row_group: int) -> int:
-        """Nulls in the trusted column, from the footer where its writer counted them."""
+        """Return nulls in the trusted column, from the footer where its writer counted them."""
         name = self._settings.trusted
         with self.parsing():
             group = self.parquet.metadata.row_group(row_group)
@@ -160,7 +160,7 @@ class FileReader:
             return sum(batch.column(0).null_count for batch in found)
 
     def stored_bytes(self, row_group: int, *, is_key_only: bool) -> int:
-        """Stored (compressed) bytes of the columns that are read of a row group."""
+        """Return stored (compressed) bytes of the columns that are read of a row group."""
         names = set(self._present(is_key_only=is_key_only))
         with self.parsing():
             group = self.parquet.metadata.row_group(row_group)
@@ -172,7 +172,7 @@ class FileReader:
             )
 
     def keys(self, row_group: int, *, is_key_only: bool) -> Iterator[RawKeys]:
-        """Keys of all rows of a row group, some at a time."""
+        """Yield keys of all rows of a row group, some at a time."""
         with self.parsing():
             found = self.parquet.iter_batches(
                 KEY_BATCH_ROWS if is_key_only else BATCH_ROWS,
@@ -188,7 +188,7 @@ class FileReader:
                 )
 
     def take(self, row_group: int, rows: np.ndarray) -> Iterator[RawRows]:
-        """The chosen rows of a row group (ascending positions within it), some at a time.
+        """Yield the chosen rows of a row group (ascending positions within it), some at a time.
 
         The row group is read once, from its beginning.
         """
@@ -259,7 +259,7 @@ class FileReader:
     def _bytes(
         self, batch: Any, name: str | None, *, allow_integers: bool = False
     ) -> list[bytes | None] | None:
-        """A column as bytes per row (nulls where there is no such column); None: wrong type."""
+        """Return a column as bytes per row (nulls where there is none); None: wrong type."""
         if name is None or name not in batch.schema.names:
             value = dict(self._file.partitions).get(name or "")
             return [value.encode() if value is not None else None] * batch.num_rows
@@ -294,7 +294,7 @@ class FileReader:
         return as_halves(found for found in self._trusted(batch) if found is not None)
 
     def _trusted(self, batch: Any) -> list[bytes | None]:
-        """A digest of every trusted cell; None where the cell is null."""
+        """Return a digest of every trusted cell; None where the cell is null."""
         column = batch.column(self._settings.trusted)
         if pa.types.is_integer(column.type):  # as `repr`, 5 times faster
             cells = column.cast(pa.string()).cast(pa.binary()).to_pylist()
@@ -345,7 +345,7 @@ def _as_bytes(column: Any, *, allow_integers: bool = False) -> list[bytes | None
 
 
 def as_binary(column: Any, *, allow_integers: bool = False) -> pa.LargeBinaryArray | None:
-    """A column as bytes; None: it has another type than text."""
+    """Return a column as bytes; None: it has another type than text."""
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if allow_integers and pa.types.is_integer(column.type):
@@ -356,7 +356,7 @@ def as_binary(column: Any, *, allow_integers: bool = False) -> pa.LargeBinaryArr
 
 
 def _as_byte_lists(column: Any, *, is_uri: bool) -> list[list[bytes]] | None:
-    """A picture column (one or several per row) as a list per row, nulls left out."""
+    """Return a picture column (one or several per row) as a list per row, nulls left out."""
     kind = column.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     item = kind.value_type if is_list else kind

@@ -44,11 +44,11 @@ class ScanTask:
     num_buckets: int
 
     def name(self) -> str:
-        """Same name, same result."""
+        """Return a name: same name, same result."""
         return self.file.fingerprint(self.settings.signature(), str(self.num_buckets), _LAYOUT)
 
     def data(self) -> Storage:
-        """The Parquet file to read rows from: the input itself, or the copy of a CSV file."""
+        """Return the Parquet file to read rows from: the input or the copy of a CSV file."""
         if self.file.is_csv:
             return self.runs.join(CSV_COPIES, f"{self.name()}.parquet")
         return Storage.of(self.file.uri, self.settings.options)
@@ -87,12 +87,12 @@ class FileSummary:
         return self.num_rows - sum(self.hidden.values())
 
     def visible_in(self, row_group: int) -> int:
-        """The same of one row group."""
+        """Return the same of one row group."""
         return self.row_groups[row_group][0] - self.hidden.get(row_group, 0)
 
     @staticmethod
     def of(found: dict[str, Any]) -> "FileSummary":
-        """From its fields as JSON holds them."""
+        """Build it from its fields as JSON holds them."""
         found["row_groups"] = [(rows, size) for rows, size in found["row_groups"]]
         for name in ("bad_row_groups", "hidden"):
             found[name] = {int(k): v for k, v in found[name].items()}
@@ -109,7 +109,7 @@ class FileKeys:
 
 
 def scan_file(task: ScanTask) -> FileKeys:
-    """The keys of a file; one that cannot be parsed is a summary without any.
+    """Return the keys of a file; one that cannot be parsed is a summary without any.
 
     InputChangedError: the file is not the one that was listed. Whatever the storage does wrong,
     time after time, fails the run: a file must not count as spoiled because nobody may read it.
@@ -206,7 +206,7 @@ def _scan_row_groups(
 
 
 def _group_records(batches: Iterator[RawKeys], first_row: int, num_rows: int) -> list[np.ndarray]:
-    """Records of one whole row group; nothing of it counts when its last page is broken."""
+    """Return records of one whole row group; nothing of it counts when its last page is broken."""
     records, row = [], first_row
     for raw in batches:
         records.append(_records(raw, row))
@@ -230,7 +230,7 @@ def _records(keys: RawKeys, first_row: int) -> np.ndarray:
 
 
 def _id_problems(ids: pa.Array) -> Iterator[tuple[Reason, np.ndarray]]:
-    """Which ids cannot be used, and why."""
+    """Yield which ids cannot be used, and why."""
     try:
         texts = ids.cast(pa.large_string())
     except pa.ArrowInvalid:
@@ -276,7 +276,7 @@ def _spoiled(detail: str) -> FileSummary:
 
 
 def no_records() -> np.ndarray:
-    """Of a file without any."""
+    """Return the records of a file without any."""
     return np.zeros(0, KEY_DTYPE)
 
 
@@ -307,19 +307,19 @@ class RowMap:
         return int(self.group_start[-1])
 
     def file_start(self, file: int) -> int:
-        """Number of the file's first row."""
+        """Return number of the file's first row."""
         return int(self.group_start[self._first_group[file]])
 
     def groups_of(self, orders: np.ndarray) -> np.ndarray:
-        """[N] global row-group numbers of row numbers."""
+        """Return [N] global row-group numbers of row numbers."""
         return np.searchsorted(self.group_start, orders, side="right") - 1
 
     def group_index(self, group: int) -> int:
-        """Position of a global row group in its own file."""
+        """Return position of a global row group in its own file."""
         return int(group - self._first_group[self.group_file[group]])
 
     def locate(self, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """[N] file, row group in the file, and row in the row group."""
+        """Return [N] file, row group in the file, and row in the row group."""
         groups = self.groups_of(orders)
         files = self.group_file[groups]
         return files, groups - self._first_group[files], orders - self.group_start[groups]

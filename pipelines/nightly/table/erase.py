@@ -35,7 +35,7 @@ PENDING = "erase.json"
 
 
 def read_ids(place: Storage) -> list[str]:
-    """Product ids of a file: one a line, exactly as they stand; in a .jsonl file JSON strings."""
+    """Read product ids: one a line, exactly as they stand; in a .jsonl file JSON strings."""
     try:
         text = place.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
@@ -125,7 +125,7 @@ def _erase(output: Storage, lock: TableLock, run_id: str, ids: Sequence[str]) ->
 
 
 def _present(output: Storage, snapshot: Snapshot, ids: Sequence[str]) -> set[str]:
-    """The ids that one of the tables holds."""
+    """Return the ids that one of the tables holds."""
     wanted = pa.array(sorted(set(ids)), pa.string())
     buckets = {bucket_of(product_id, snapshot.num_buckets) for product_id in ids}
     columns = [snapshot.bucket(b).read(["product_id"])["product_id"] for b in sorted(buckets)]
@@ -140,7 +140,7 @@ def _present(output: Storage, snapshot: Snapshot, ids: Sequence[str]) -> set[str
 
 
 def _pending(runs: Storage, ids: Sequence[str]) -> set[str]:
-    """The ids that an erasure which was cut short had found."""
+    """Return the ids that an erasure which was cut short had found."""
     marks = set((read_json(runs.join(PENDING)) or {}).get("erased", ()))
     return {product_id for product_id in ids if id_digest(product_id).hex() in marks}
 

@@ -69,17 +69,17 @@ class Owner:
 
     @staticmethod
     def this_process(run_id: str) -> "Owner":
-        """The process that calls."""
+        """Return the process that calls."""
         pid = os.getpid()
         return Owner(uuid.uuid4().hex, _machine(), pid, _start_of(pid), run_id)
 
     def to_json(self) -> bytes:
-        """As stored in the epoch file."""
+        """Return it as stored in the epoch file."""
         names = ("token", "machine", "pid", "started", "run_id")
         return json.dumps({name: getattr(self, name) for name in names}).encode()
 
     def is_dead_here(self) -> bool:
-        """Whether this machine knows that the process has ended."""
+        """Return whether this machine knows that the process has ended."""
         return self.machine == _machine() and self.started != _start_of(self.pid)
 
 
@@ -163,7 +163,7 @@ class TableLock:
 
 
 def newest_epoch(folder: Storage) -> int:
-    """The highest epoch that anybody owned; 0 when nobody ever did."""
+    """Return the highest epoch that anybody owned; 0 when nobody ever did."""
     return max((_epoch_of(name) for name in folder.names() if name.endswith(".json")), default=0)
 
 
@@ -214,7 +214,7 @@ def _epoch_of(name: str) -> int:
 
 
 def _machine() -> str:
-    """Host, boot and process namespace: where a process number means something."""
+    """Return host, boot and process namespace: where a process number means something."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = os.readlink("/proc/self/ns/pid")
@@ -224,7 +224,7 @@ def _machine() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """When the process started; "" when there is none. A zombie has ended."""
+    """Return when the process started; "" when there is none. A zombie has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

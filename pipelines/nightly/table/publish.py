@@ -69,7 +69,7 @@ class RangeTask:
 
 
 def range_statistics(task: RangeTask) -> RunStatistics:
-    """Counts over the staged rows of a range that the plan accepts."""
+    """Return counts over the staged rows of a range that the plan accepts."""
     columns = ["product_id", "bucket", "input_hash", *COUNTED]
     statistics = RunStatistics()
     for old, rows in _staged_by_bucket(task, columns):
@@ -88,7 +88,7 @@ def rewrite_range(task: RangeTask) -> list[Rewritten]:
 def _staged_by_bucket(
     task: RangeTask, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[BucketFiles, pa.Table]]:
-    """Each touched bucket with its staged rows; every staged byte is read once."""
+    """Yield each touched bucket with its staged rows; every staged byte is read once."""
     rows = task.staged.read(task.buckets, columns)
     buckets = rows["bucket"].to_numpy()
     rows = rows.take(pa.array(np.argsort(buckets, kind="stable")))
@@ -99,7 +99,7 @@ def _staged_by_bucket(
 
 
 def accepted_rows(plan: Plan, rows: pa.Table, bucket: int) -> pa.Table:
-    """The staged rows of a bucket that the plan accepts: right id, right content, each once."""
+    """Return a bucket's staged rows that the plan accepts: right id, right content, each once."""
     keys = key_frame(rows).with_row_index("position")
     wanted = plan.accepted(bucket).select(*_ID, "hash_hi", "hash_lo")
     found = keys.join(wanted, on=[*_ID, "hash_hi", "hash_lo"], how="semi", maintain_order="left")
@@ -145,7 +145,7 @@ def _is_in(ids: pl.DataFrame, others: pl.DataFrame) -> np.ndarray:
 
 
 def _mark_vanished(rows: pa.Table, is_gone: np.ndarray, run_id: str) -> pa.Table:
-    """The same rows with status vanished where told; what was extracted stays readable."""
+    """Return the same rows with status vanished where told; what was extracted stays readable."""
     if not is_gone.any():
         return rows
     frame = pl.DataFrame(pl.from_arrow(rows)).with_columns(
@@ -192,13 +192,13 @@ class Publisher:
             self._commit(self.open(name), [], name)
 
     def open(self, name: str) -> DeltaTable:
-        """The newest version of a table, created if need be; refused to a fenced owner."""
+        """Return the newest version of a table, created if need be; refused to a fenced owner."""
         delta = create_table(self.output, name, num_buckets=self.num_buckets, vectors=self.vectors)
         self._check_epoch(delta)
         return delta
 
     def has_published(self) -> bool:
-        """Whether an earlier attempt of this run has committed its extractions."""
+        """Return whether an earlier attempt of this run has committed its extractions."""
         delta = self.open(EXTRACTIONS)
         self.versions[EXTRACTIONS] = delta.version()
         return delta.transaction_version(self._run_app()) is not None
@@ -290,7 +290,7 @@ class Publisher:
 
 
 def read_table(output: Storage, name: str) -> pa.Table | None:
-    """All rows of an unpartitioned table below `output`; None when there are none."""
+    """Return all rows of an unpartitioned table below `output`; None when there are none."""
     delta = open_table(output, name)
     if delta is None:
         return None

@@ -108,7 +108,7 @@ class _Filler:
                 yield from self.rest()
 
     def rest(self) -> Iterator[DecodedBatch]:
-        """What is there, full or not."""
+        """Yield what is there, full or not."""
         batch = self._batch
         if batch.end == batch.start:
             return
@@ -130,7 +130,7 @@ class _Filler:
 
 
 def _read_part(part: Part, settings: RowSettings) -> Iterator[tuple[RawRows, int]]:
-    """Rows as stored, with the bytes that were read for them; begins again where it was cut off."""
+    """Yield rows as stored and the bytes read for them; begins again where it was cut off."""
     taken, attempts = 0, 0
     while taken < len(part.rows):
         try:
@@ -145,7 +145,7 @@ def _read_part(part: Part, settings: RowSettings) -> Iterator[tuple[RawRows, int
 
 
 def _stream_part(part: Part, settings: RowSettings, taken: int) -> Iterator[tuple[RawRows, int]]:
-    """Rows as stored; those of a file that was replaced have other hashes than were planned."""
+    """Yield rows as stored; those of a replaced file have other hashes than were planned."""
     try:
         with FileReader(part.data, part.file, settings) as reader:
             stored = reader.stored_bytes(part.row_group, is_key_only=False)
@@ -158,7 +158,7 @@ def _stream_part(part: Part, settings: RowSettings, taken: int) -> Iterator[tupl
 
 
 def key_of(work: WorkList, position: int, settings: DecodeSettings) -> tuple[str, str]:
-    """Id and hash of one row, without decoding anything of it."""
+    """Return id and hash of one row, without decoding anything of it."""
     (part,) = work.parts(position, position + 1)
     raw, _ = next(_read_part(part, settings.rows))
     return _id_text(raw.ids[0]), as_hex(raw.hashes)[0]
@@ -185,7 +185,7 @@ def _decode_row(
 
 
 def _id_text(product_id: bytes | None) -> str:
-    """A planned row has a usable id; another one means that the file was replaced."""
+    """Return a planned row has a usable id; another one means that the file was replaced."""
     try:
         return (product_id or b"").decode()
     except UnicodeDecodeError as error:
@@ -203,7 +203,7 @@ class _Pictures:
         self.begin()
 
     def begin(self) -> None:
-        """A new batch: it shares no pixels with the one before."""
+        """Begin a new batch: it shares no pixels with the one before."""
         self._decoded: dict[str, np.ndarray | Reason] = {}
         self.num_broken = 0  # counted in every row that has one
         self.num_bytes = 0  # of distinct pixels

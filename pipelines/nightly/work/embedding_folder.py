@@ -30,7 +30,7 @@ class EclipFolder(ModelFolder):
     """An e-CLIP model directory anywhere."""
 
     def load(self) -> LoadedModel:
-        """The embedder on the best device that this process has."""
+        """Return the embedder on the best device that this process has."""
         tune_process(self.num_threads)
         return _LoadedEclip(self._embedder())
 

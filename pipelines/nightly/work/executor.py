@@ -26,10 +26,10 @@ class Executor(Protocol):
     def map(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, is_heavy: bool
     ) -> Iterator[tuple[Item, Result | WorkerDiedError]]:
-        """`function` of every item, in any order; light work may stay in this process."""
+        """Yield `function` of every item, in any order; light work may stay in this process."""
 
     def num_cores(self) -> int:
-        """Real CPU cores behind the workers."""
+        """Return real CPU cores behind the workers."""
 
     def run(self, work: OpenWork) -> None:
         """Work until nothing is left but rows whose input has changed."""
@@ -92,7 +92,7 @@ class _Loop:
                 self.work_on(piece, most=piece[1] - piece[0], attempts=count)
 
     def _marked(self, chunk: Range, most: int, attempts: int) -> Iterator[DecodedBatch]:
-        """Batches of a range; each is remembered before anything can end the process over it."""
+        """Yield batches of a range, each remembered before anything can end the process over it."""
         start, end = chunk
         size = most or self._stages.decode.chunks.batch_rows
         batches = decode_range(self._stages.work, chunk, self._stages.decode, most=most)
@@ -105,5 +105,5 @@ class _Loop:
 
 
 def _is_open(piece: Range, left: list[Range]) -> bool:
-    """Whether nothing of a range is staged."""
+    """Return whether nothing of a range is staged."""
     return any(start <= piece[0] and piece[1] <= end for start, end in left)

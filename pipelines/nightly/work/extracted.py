@@ -31,7 +31,7 @@ def rows_table(
     *,
     normalizer: Normalizer | None = None,
 ) -> pa.Table:
-    """Extractions in the schema of the extractions table; `normalizer` fills what the model left.
+    """Return extractions as rows of the extractions table; `normalizer` fills what the model left.
 
     A value that the model has normalized itself stays as it is.
     """

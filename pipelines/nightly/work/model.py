@@ -32,14 +32,14 @@ class LoadedModel(Protocol):
         """Fingerprint of what was loaded."""
 
     def extract_decoded(self, products: Sequence[DecodedProduct]) -> list[Extraction]:
-        """One extraction per product, in order."""
+        """Return one extraction per product, in order."""
 
 
 class ModelSource(Protocol):
     """Where a model comes from; small and picklable."""
 
     def facts(self, cache: Storage) -> ModelFacts:
-        """What planning needs; `cache` is a folder that remembers it so that nothing is loaded."""
+        """Return what planning needs; the folder `cache` remembers it: nothing is loaded."""
 
     def load(self) -> LoadedModel:
-        """The model on this process's device."""
+        """Return the model on this process's device."""

@@ -28,7 +28,7 @@ class ModelFolder:
     num_threads: int = 0
 
     def facts(self, cache: Storage) -> ModelFacts:
-        """From the cache when these very files were loaded before, else by loading them once."""
+        """Read them from the cache if these very files were loaded before, else load them."""
         before = self._fingerprint()
         remembered = cache.join(f"{before}.json")
         found = read_json(remembered)
@@ -49,7 +49,7 @@ class ModelFolder:
         )
 
     def load(self) -> LoadedModel:
-        """The extractor on the best device that this process has."""
+        """Return the extractor on the best device that this process has."""
         tune_process(self.num_threads)
         return self._extractor()
 
@@ -68,7 +68,7 @@ class ModelFolder:
         }
 
     def _fingerprint(self) -> str:
-        """Of the names, sizes and versions of the files: costs a listing and loads nothing."""
+        """Hash names, sizes and versions of the files: costs a listing and loads nothing."""
         place = Storage.of(self.uri, self.options)
         if not place.is_folder():
             raise ValueError(f"found no folder at {place.uri}, expected a model directory")

@@ -55,7 +55,7 @@ class WorkTotals:
         return min(self.batches)[0] - self.started if self.batches else 0.0
 
     def steady(self) -> tuple[float, float]:
-        """Seconds between the first batch and the last, and core seconds of those in between."""
+        """Return seconds from the first batch to the last, and core seconds in between."""
         if not self.batches:
             return 0.0, 0.0
         first, last = min(self.batches), max(self.batches)
@@ -78,12 +78,12 @@ class OpenWork:
         self._passed: set[str] = set()
 
     def left(self) -> list[Range]:
-        """Ranges without a receipt, but for those whose input has changed."""
+        """Return ranges without a receipt, but for those whose input has changed."""
         done = self._staging.done(self.stages.generation)
         return without(self.stages.work.size, [*done, *self._changed])
 
     def chunks(self) -> Iterator[Range]:
-        """What is left, as one decode task reads it."""
+        """Yield what is left, as one decode task reads it."""
         return self.stages.work.chunks(self.left(), self.stages.decode.chunks)
 
     def add(self, receipt: Receipt) -> None:
@@ -131,7 +131,7 @@ class OpenWork:
         assert not self.left(), self.left()[:3]
 
     def _crash(self, when: str) -> None:
-        """The named points around a receipt: the first, one in the middle, the last."""
+        """Pass the named points around a receipt: the first, one in the middle, the last."""
         share = self._num_done / max(1, self.stages.work.size)
         for name, begins in (("first", 0.0), ("middle", 0.4), ("last", 0.7)):
             point = f"{when}_{name}_receipt"

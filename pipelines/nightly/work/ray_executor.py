@@ -74,7 +74,7 @@ class PoolSizes:
 
 
 def pool_sizes(config: WorkerConfig, cluster: dict[str, float], *, num_cores: int) -> PoolSizes:
-    """Pool sizes on a cluster with these resources; `num_cores`: real cores behind them."""
+    """Return pool sizes on a cluster with these resources; `num_cores`: real cores behind them."""
     num_gpus = cluster.get("GPU", 0.0)
     if num_gpus:
         automatic = max(1, int(num_gpus / config.gpus_per_model_worker))
@@ -93,7 +93,7 @@ class Watch:
         self._failures = 0
 
     def begin(self, piece: Range) -> None:
-        """A worker begins with these rows."""
+        """Note that a worker begins with these rows."""
         self._failures += piece in self._begun
         self._begun[piece] = self._begun.get(piece, 0) + 1
 
@@ -103,12 +103,12 @@ class Watch:
         self._failures += is_blameless
 
     def report(self) -> tuple[list[Range], int]:
-        """What a worker died of twice, and how many died."""
+        """Return what a worker died of twice, and how many died."""
         return sorted(p for p, count in self._begun.items() if count > 1), self._failures
 
 
 def decode_stage(chunks: pa.Table, stages: Any, watch: Any) -> Iterator[pa.Table]:
-    """Chunks in, decoded batches out."""
+    """Decode chunks into batches."""
     known: Stages = ray.get(stages)
     for chunk in chunks.to_pylist():
         start, end = chunk["start"], chunk["end"]
@@ -142,20 +142,20 @@ class ModelStage:
         return pack(done)
 
     def _end_process(self, piece: Range) -> None:
-        """A broken device stays broken in this process; another one may have a good one."""
+        """End it: a broken device stays broken in this process, another one may have a good one."""
         ray.get(self._watch.end.remote(piece, is_blameless=True))
         os._exit(BROKEN_DEVICE)
 
 
 def write_stage(packed: pa.Table, stages: Any) -> pa.Table:
-    """Rows of several batches in, receipts out."""
+    """Stage the rows of several batches; give back receipts."""
     found = [unpack(packed.slice(i, 1)) for i in range(packed.num_rows)]
     receipts = stage(found, ray.get(stages))
     return pa.table({"receipt": [receipt.to_json() for receipt in receipts]})
 
 
 def pack(item: Any) -> pa.Table:
-    """One row: the object, and beside it the large buffers that it holds."""
+    """Return one row: the object, and beside it the large buffers that it holds."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(item, protocol=5, buffer_callback=buffers.append)
     kind = pa.list_(pa.large_binary())
@@ -168,7 +168,7 @@ def pack(item: Any) -> pa.Table:
 
 
 def unpack(row: pa.Table) -> Any:
-    """The inverse of `pack`; nothing large is copied."""
+    """Return the inverse of `pack`; nothing large is copied."""
     buffers = row["buffers"][0].values
     views = [buffers[i].as_buffer() for i in range(len(buffers))]
     return pickle.loads(row["head"][0].as_buffer(), buffers=views)

@@ -82,7 +82,7 @@ def isolate(work: OpenWork, suspects: Iterable[Range], *, num_gpus: float, pool:
 
 
 def cause_of(error: RayError) -> str:
-    """What killed a worker, in a line; an exception of our own code rises instead."""
+    """Return what killed a worker, in a line; an exception of our own code rises instead."""
     if isinstance(error, RayTaskError):
         cause = error.cause if isinstance(error.cause, Exception) else error
         while not isinstance(cause, RayError) and isinstance(cause.__cause__, Exception):

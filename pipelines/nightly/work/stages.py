@@ -41,7 +41,7 @@ class Stages:
     normalizer: Normalizer | None = None
 
     def load_model(self) -> LoadedModel:
-        """The model; refused when it was put in the place of the one planned for."""
+        """Return the model; refused when it was put in the place of the one planned for."""
         model = self.model.load()
         if model.model_id != self.stamp.model_id:
             raise RunFailedError(
@@ -69,7 +69,7 @@ def extract_batch(
     *,
     on_broken_device: Callable[[], None] = lambda: os._exit(BROKEN_DEVICE),
 ) -> Extracted:
-    """Table rows for all rows of a batch, settled ones included."""
+    """Return table rows for all rows of a batch, settled ones included."""
     started = time.process_time()
     extracted = _extract(model, batch.rows, on_broken_device)
     lost = sum(item.reason in (Reason.POISON_ROW, Reason.OUT_OF_MEMORY) for item in extracted)
@@ -114,7 +114,7 @@ def settle_row(position: int, reason: Reason, stages: Stages) -> Receipt:
 def _extract(
     model: LoadedModel, rows: Sequence[DecodedProduct], on_broken_device: Callable[[], None]
 ) -> list[Extraction]:
-    """One extraction per row, halving the rows as long as the model raises."""
+    """Return one extraction per row, halving the rows as long as the model raises."""
     if not rows:
         return []
     try:
@@ -134,7 +134,7 @@ def _extract(
 
 
 def _reason_of(error: Exception) -> Reason | None:
-    """What an exception says about its rows; None: that the device is broken, whatever they are."""
+    """Return what an exception says of its rows; None: the device is broken, whatever they are."""
     name = type(error).__name__
     # torch's own classes are not imported here: decode workers run without torch
     if isinstance(error, MemoryError) or "OutOfMemory" in name:

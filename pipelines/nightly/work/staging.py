@@ -71,17 +71,17 @@ class Receipt:
         return sum(end - start for start, end in self.ranges)
 
     def to_json(self) -> str:
-        """As it travels and as it is logged."""
+        """Return it as it travels and as it is logged."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> "Receipt":
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         return Receipt.of(json.loads(text))
 
     @staticmethod
     def of(found: dict[str, Any]) -> "Receipt":
-        """From its JSON document."""
+        """Build it from its JSON document."""
         for name in ("ranges", "batches"):
             found[name] = tuple(tuple(pair) for pair in found[name])
         return Receipt(**found | {"account": Account(**found["account"])})
@@ -102,7 +102,7 @@ class Staging:
 
     @staticmethod
     def open(run: Storage, vectors: Sequence[str] = (), *, log_seconds: float = 2.0) -> "Staging":
-        """With the receipts of earlier attempts."""
+        """Open it with the receipts of earlier attempts."""
         staging = Staging(run.join("staging"), vectors=tuple(vectors), log_seconds=log_seconds)
         log = staging.place.join("receipts")
         for name in log.names():
@@ -120,7 +120,7 @@ class Staging:
         return max((receipt.generation for receipt in self.receipts), default=-1)
 
     def done(self, generation: int) -> list[Range]:
-        """The positions of a plan's work that are staged."""
+        """Return the positions of a plan's work that are staged."""
         found = (receipt for receipt in self.receipts if receipt.generation == generation)
         return [piece for receipt in found for piece in receipt.ranges]
 
@@ -147,13 +147,13 @@ class Staging:
         self._waiting.clear()
 
     def parts(self) -> "Parts":
-        """The files that count, oldest plan first."""
+        """Return the files that count, oldest plan first."""
         found = sorted(self.receipts, key=lambda receipt: receipt.generation)
         paths = tuple(receipt.path for receipt in found if receipt.path)
         return Parts(self.place, paths, self.vectors)
 
     def merged(self, ranges: Sequence[Range], merge: "MergeAll") -> "Parts":
-        """The same rows in few files, each with a row group per range of buckets."""
+        """Return the same rows in few files, each with a row group per range of buckets."""
         parts = self.parts()
         if len(parts.paths) <= _FEW_PARTS or len(ranges) == 1:
             return parts
@@ -174,7 +174,7 @@ class Staging:
         return replace(parts, paths=tuple(known["paths"]))
 
     def _merge_groups(self) -> Iterator[tuple[str, ...]]:
-        """Parts in the order of `parts`, as many as one task can hold in memory."""
+        """Yield parts in the order of `parts`, as many as one task can hold in memory."""
         paths: list[str] = []
         rows = 0
         for receipt in sorted(self.receipts, key=lambda receipt: receipt.generation):
@@ -188,7 +188,7 @@ class Staging:
             yield tuple(paths)
 
     def keys(self, bucket: int, *, model_id: str) -> pl.DataFrame | None:
-        """id and hash of the staged rows of a bucket that this model extracted."""
+        """Return id and hash of the staged rows of a bucket that this model extracted."""
         if not self.receipts:
             return None
         if self._keys is None:
@@ -213,7 +213,7 @@ class Parts:
     vectors: tuple[str, ...] = ()
 
     def read(self, buckets: Range | None, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of a range of buckets; None: of all."""
+        """Return all rows of a range of buckets; None: of all."""
         whole = extractions_schema(self.vectors)
         names = list(columns or whole.names)
         schema = pa.schema([whole.field(name) for name in names])
@@ -274,14 +274,14 @@ def write_part(staging: Storage, rows: pa.Table) -> str:
 
 
 def bucket_ranges(num_buckets: int, rows: int) -> list[Range]:
-    """Contiguous ranges of buckets, one for each task that publishes."""
+    """Return contiguous ranges of buckets, one for each task that publishes."""
     count = min(num_buckets, max(_LEAST_RANGES, -(-rows // _RANGE_ROWS)))
     borders = np.linspace(0, num_buckets, count + 1).astype(int).tolist()
     return list(itertools.pairwise(borders))
 
 
 def key_frame(rows: pa.Table) -> pl.DataFrame:
-    """id and hash halves of rows of the extractions table."""
+    """Return id and hash halves of rows of the extractions table."""
     ids = id_hashes(rows["product_id"].to_pylist())
     hashes = from_hex(rows["input_hash"].to_pylist())
     halves = (*ids.T, *hashes.T)
