@@ -15,6 +15,7 @@ from pipelines.analysis.request import QUERIES, Request, answer
 from pipelines.command.parser import add_column_option, add_storage_option, command_parser
 from pipelines.command.run import run_command
 from pipelines.lake.catalog import parse_columns
+from pipelines.lake.kinds import check_file
 from pipelines.lake.storage import Storage, parse_options
 
 
@@ -78,6 +79,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         print(render(frame, rows=args.rows))
         return summary
     out = None if args.out is None else Storage.of(args.out, storage_options)
+    if out is not None:
+        check_file(out, opened.storage)
     num_rows = write(frame, out=out, kind=kind)
     return summary | {"rows": num_rows, "out": args.out}
 

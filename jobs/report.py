@@ -18,6 +18,7 @@ from pipelines.command.parser import (
 )
 from pipelines.command.run import run_command
 from pipelines.lake.catalog import parse_columns
+from pipelines.lake.kinds import check_file
 from pipelines.lake.products import ProductReader
 from pipelines.lake.storage import Storage, parse_options
 from pipelines.report.build import ReportRequest, build_report
@@ -67,9 +68,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         num_cards=args.cards,
         title=args.title,
     )
+    out = Storage.of(args.out, options)
+    check_file(out, request.table.storage, *([] if reader is None else [reader.storage]))
     report = build_report(request)
     page = report.html.encode()
-    Storage.of(args.out, options).write_bytes(page)
+    out.write_bytes(page)
     print(f"open {args.out}")
     return {
         "out": args.out,

@@ -21,6 +21,7 @@ from pipelines.analysis.review import (
 from pipelines.command.parser import add_column_option, add_storage_option, command_parser
 from pipelines.command.run import run_command
 from pipelines.lake.catalog import parse_columns
+from pipelines.lake.kinds import check_file
 from pipelines.lake.storage import Storage, parse_options
 
 
@@ -52,6 +53,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args = parser().parse_args(argv)
     options = parse_options(args.storage_option)
     out = Storage.of(args.out, options)
+    read = [args.table, args.products, args.corrections, *(args.inputs or [])]
+    check_file(out, *(Storage.of(uri, options) for uri in read if uri))
     return _export(args, out, options) if args.action == "export" else _import(args, out, options)
 
 

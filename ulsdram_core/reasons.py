@@ -23,6 +23,9 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
 
 
+# A picture that was not read may be there another day, or be allowed by then.
+NOT_FETCHED = frozenset({Reason.UNREACHABLE_PICTURE, Reason.REFUSED_ADDRESS})
+
 MEANINGS: dict[Reason, str] = {
     Reason.NO_PICTURE: "The product names no picture, so only its text was read.",
     Reason.UNDECODABLE_PICTURE: "The picture's bytes are not an image that can be decoded.",

@@ -13,6 +13,7 @@ from pipelines.compare.differences import Answers, Comparison, GateLimits, compa
 from pipelines.compare.output import comparison_page, comparison_text, sample_cards
 from pipelines.errors import RunFailedError
 from pipelines.lake.extraction_rows import extraction_frame
+from pipelines.lake.kinds import check_file
 from pipelines.lake.products import ProductReader
 from pipelines.lake.storage import Storage
 from pipelines.lake.uris import without_secrets
@@ -62,6 +63,9 @@ class CompareResult:
 
 def run_comparison(request: CompareRequest, *, style: Style) -> CompareResult:
     """Compare; RunFailedError, with the summary, when the gate fails (outputs are written)."""
+    if request.out is not None:
+        read = () if request.products is None else (request.products.storage,)
+        check_file(request.out, *read)
     views: tuple[ModelView, ...] = ()
     if request.tables:
         sides = _tables(request)

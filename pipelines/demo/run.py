@@ -11,6 +11,7 @@ from pipelines.analysis import table
 from pipelines.analysis.output import render
 from pipelines.cluster.connect import connect_cluster
 from pipelines.demo.tables import write_products, write_splits
+from pipelines.lake.kinds import DEMO, check_kind, claim, kind_of
 from pipelines.lake.products import ProductReader
 from pipelines.lake.storage import Storage
 from pipelines.nightly.job import NightlyJob
@@ -22,7 +23,6 @@ from pipelines.train.extractor.job import TrainRequest, train
 from pipelines.train.extractor.recipe import load_recipe
 from ulsdram_core.demo import DemoConfig, generate, second_night
 
-MARKER = ".ulsdram-demo"
 SOURCES = 'text.sources=["title","description"]'
 Say = Callable[[str], None]
 
@@ -77,17 +77,16 @@ class _Places:
 
 def claim_folder(out: Path) -> None:
     """Make an empty folder, or empty an earlier demo's; a folder with other files is refused."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file, expected a folder for the demo; choose another --out")
+    place = Storage.of(out)
+    check_kind(place, DEMO)
     if out.is_dir() and any(out.iterdir()):
-        if not (out / MARKER).exists():
+        if kind_of(place) != DEMO:
             raise ValueError(
                 f"{out} holds files that no demo made, expected an empty folder; "
                 "choose another --out"
             )
         shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARKER).write_text("made by jobs/demo.py; emptied by its next run\n", encoding="ascii")
+    claim(place, DEMO)
 
 
 def _train(request: DemoRequest, places: _Places, say: Say) -> dict[str, Any]:

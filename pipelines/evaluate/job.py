@@ -21,6 +21,7 @@ from pipelines.labelled.table import (
     warn_of_unread_gold,
 )
 from pipelines.lake.catalog import parse_columns
+from pipelines.lake.kinds import check_file
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from ulsdram_core.checkpoint import (
@@ -77,7 +78,7 @@ class _Described:
 def evaluate(request: EvaluateRequest) -> EvaluateResult:
     """Score a model on one split of a labelled table."""
     if request.output is not None:
-        _check_file(request.output)
+        check_file(request.output, request.data, request.model)
     slices = parse_slices(request.slices)
     with request.model.local_copy() as folder:
         model = _described(folder)
@@ -98,13 +99,6 @@ def evaluate(request: EvaluateRequest) -> EvaluateResult:
     )
     figures = evaluation.compute()
     return EvaluateResult(readable_table(figures), _summary(figures), figures)
-
-
-def _check_file(output: Storage) -> None:
-    """Refuse, before anything is scored, a place where no file can be written."""
-    parents = Path(output.path).parents if output.is_local else ()
-    if output.is_folder() or any(parent.is_file() for parent in parents):
-        raise ValueError(f"--out {output.uri} is a folder or below a file, expected a file's place")
 
 
 def _described(folder: Path) -> _Described:

@@ -6,13 +6,19 @@ are told by what lies in them and get theirs with the next write.
 
 import os
 import posixpath
+from collections.abc import Iterator
+from pathlib import Path
 
 from pipelines.lake.documents import read_json, write_json
+from pipelines.lake.errors import StorageError
 from pipelines.lake.storage import Storage
 
 MARKER = "_ulsdram.json"
 TABLES, RUN, SNAPSHOTS, BENCHMARK = "result tables", "training run", "snapshots", "benchmark"
+DEMO = "demo"
 MODEL, PREPARED, DELTA, DATA = "model", "prepared products", "Delta table", "data files"
+# what lies in them is deleted, replaced or read as theirs by the job that they belong to
+_CLOSED = frozenset({TABLES, SNAPSHOTS, MODEL, PREPARED, DELTA})
 _DATA_ENDINGS = (".parquet", ".parq", ".pq", ".csv", ".csv.gz", ".jsonl")
 
 
@@ -24,7 +30,8 @@ def claim(place: Storage, kind: str, *, option: str = "--out") -> None:
 
 
 def check_kind(place: Storage, kind: str, *, option: str = "--out") -> None:
-    """Refuse a folder of another kind, and one below a folder of result tables or a model."""
+    """Refuse a folder of another kind, and one below a folder that a job keeps for itself."""
+    _check_above(place, option)
     if place.exists() and not place.is_folder():
         raise ValueError(f"found a file at {option} {place.uri}, expected a folder or nothing")
     found = kind_of(place)
@@ -33,6 +40,50 @@ def check_kind(place: Storage, kind: str, *, option: str = "--out") -> None:
             f"found {option} {place.uri} to be a folder of {found}, expected one of {kind} or "
             "nothing; name another folder"
         )
+
+
+def check_file(place: Storage, *inputs: Storage, option: str = "--out") -> None:
+    """Refuse a file's place that is a folder, belongs to another job, or is or is in an input."""
+    parents = Path(place.path).parents if place.is_local else ()
+    if place.is_folder() or any(parent.is_file() for parent in parents):
+        raise ValueError(
+            f"found {option} {place.uri} to be a folder or below a file, expected a file's place"
+        )
+    _check_above(place, option)
+    for source in inputs:
+        check_apart(source, place, read="the input", put=option)
+
+
+def _check_above(place: Storage, option: str) -> None:
+    for folder in _above(place):
+        kind = _marked_kind(folder)
+        if kind in _CLOSED:
+            raise ValueError(
+                f"found {option} {place.uri} to lie in {folder.uri}, a folder of {kind}; name a "
+                "place outside of it"
+            )
+
+
+def _above(place: Storage) -> Iterator[Storage]:
+    """Yield the folders that a place lies in, up to its bucket."""
+    if place.is_local:
+        yield from (Storage(str(parent)) for parent in Path(os.path.realpath(place.path)).parents)
+        return
+    scheme, _, path = place.uri.partition("://")
+    parts = path.split("/")
+    for end in range(len(parts) - 1, 0, -1):
+        yield Storage(f"{scheme}://{'/'.join(parts[:end])}", place.options)
+
+
+def _marked_kind(folder: Storage) -> str | None:
+    """Return the kind of a folder that says so itself; None also for one that may not be looked at."""
+    if folder.is_local and Path(folder.path, "_delta_log").is_dir():
+        return DELTA
+    try:
+        marker = read_json(folder.join(MARKER))
+    except (PermissionError, StorageError):  # rights may begin at the place itself
+        return None
+    return None if marker is None else str(marker.get("kind"))
 
 
 def kind_of(place: Storage) -> str | None:

@@ -25,14 +25,13 @@ from pipelines.nightly.report import prometheus_text, write_reports
 from pipelines.nightly.run import Run
 from pipelines.nightly.runs import (
     LAST,
-    PUBLISHED,
     RUN,
     RunFolder,
     abandon,
-    check_run_id,
     close_run,
     find_open_run,
     open_run,
+    published,
     sweep,
 )
 from pipelines.nightly.settings import NightlyConfig, NightlyRequest
@@ -63,12 +62,11 @@ class NightlyJob:
 
     def run(self, request: NightlyRequest) -> dict[str, Any]:
         """Do what the request asks, or finish it if an earlier attempt was cut short."""
-        runs = self.output.join(RUNS)
+        night = self._night(request)
         if request.run_id is not None:
-            done = RunFolder(runs.join(check_run_id(request.run_id))).read(PUBLISHED)
+            done = published(night.runs, request.run_id, night.identity())
             if done is not None:
                 return {**done, "state": "already published"}
-        night = self._night(request)
         night.list_files()  # a wrong path is the caller's mistake: say so before taking the lock
         self._check_output(request)
         claim(self.output, TABLES, option="--output")
@@ -126,9 +124,10 @@ class _Session:
         if self._last is not None:  # what a crash after closing left behind
             RunFolder(night.runs.join(self._last["run_id"])).drop_work()
         if recovered is not None and recovered["run_id"] == night.request.run_id:
+            published(night.runs, night.request.run_id, night.identity())
             return recovered
         self._lock.check()
-        folder = open_run(night.runs, night.request.run_id, self._identity())
+        folder = open_run(night.runs, night.request.run_id, night.identity())
         crash_point("after_run_opened")
         run = Run(night, folder, self._publisher(folder.run_id))
         if run.publisher.has_published():
@@ -189,11 +188,6 @@ class _Session:
             drop_temporaries(night.output)
             summary |= maintain(night.output, night.config.maintenance)
         return summary
-
-    def _identity(self) -> dict[str, Any]:
-        night = self._night
-        settings = night.config.row_settings(night.facts, night.request.options)
-        return night.request.identity(night.facts, settings)
 
     def _sweep(self) -> None:
         """Close runs of an owner who slept through a takeover; drop those that are too old."""

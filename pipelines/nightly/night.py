@@ -47,6 +47,7 @@ from pipelines.nightly.work.model import ModelFacts, ModelSource
 from ulsdram_core.reasons import Reason
 
 _log = logging.getLogger(__name__)
+_DAY_SECONDS = 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,10 @@ class Night:
     def runs(self) -> Storage:
         """The folder of all runs."""
         return self.output.join(RUNS)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a run of this night must have been asked for."""
+        return self.request.identity(self.facts, self._row_settings())
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -174,12 +179,20 @@ class Night:
             if isinstance(result, WorkerDiedError):
                 _log.warning("packs of the key table could not be merged: %s", result)
 
+    def _recheck_days(self, files: Sequence[PlannedFile]) -> int | None:
+        """Return days only where pictures are named by address."""
+        name = self.config.columns.image_uri
+        is_named = any(name in planned.summary.columns for planned in files)
+        return self.config.recheck_pictures_days if is_named and self.facts.image else None
+
     @contextmanager
     def builder(
         self, scanned: Scanned, snapshot: Snapshot, feed: Feed | None = None
     ) -> Iterator[PlanBuilder]:
         """Compare what was scanned with the table."""
         rules = ChangeRules(
+            recheck_days=self._recheck_days(scanned.files),
+            today=int(time.time() // _DAY_SECONDS),
             model_id=self.facts.model_id,
             is_full=self.request.is_full,
             is_replay=self.request.is_replay,

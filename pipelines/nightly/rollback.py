@@ -18,7 +18,7 @@ from pipelines.lake.snapshot import Snapshot, StoredFile
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import EXTRACTIONS, QUARANTINE, QUARANTINE_SCHEMA, RUNS, open_table
 from pipelines.nightly.gate import GateConfig
-from pipelines.nightly.runs import PUBLISHED, RunFolder, abandon_open_run, new_run_id
+from pipelines.nightly.runs import LAST, PUBLISHED, RunFolder, abandon_open_run, new_run_id
 from pipelines.nightly.summary import for_next_night
 from pipelines.nightly.table.lock import LockConfig, lock_table
 from pipelines.nightly.table.publish import Publisher, Rewritten
@@ -145,11 +145,12 @@ def _old_quarantine(output: Storage, target: Commit) -> pa.Table:
 
 def _restore_last(runs: Storage, commits: Sequence[Commit]) -> None:
     """Write what the next gate compares with: the newest run that the old version holds."""
-    for commit in reversed(commits):
-        if commit.run_id is None:
-            continue
-        summary = RunFolder(runs.join(commit.run_id)).read(PUBLISHED)
+    last: dict[str, Any] | None = None
+    for commit in commits:  # in turn: the rates of a run of few rows are those of the one before
+        summary = RunFolder(runs.join(commit.run_id)).read(PUBLISHED) if commit.run_id else None
         if summary is not None:
-            write_json(runs.join("last.json"), for_next_night(summary, None, GateConfig()))
-            return
-    runs.join("last.json").delete()
+            last = for_next_night(summary, last, GateConfig())
+    if last is None:
+        runs.join(LAST).delete()
+    else:
+        write_json(runs.join(LAST), last)

@@ -104,6 +104,19 @@ def open_run(runs: Storage, run_id: str | None, request: Mapping[str, Any]) -> R
     return folder
 
 
+def published(runs: Storage, run_id: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a run of this name and request published; ValueError: it had another request."""
+    folder = RunFolder(runs.join(check_run_id(run_id)))
+    summary = folder.read(PUBLISHED)
+    different = [] if summary is None else _differences(folder, request)
+    if different:
+        raise ValueError(
+            f"run {run_id} was published with another request ({', '.join(different)} differ); "
+            "choose another --run-id"
+        )
+    return summary
+
+
 def abandon_open_run(runs: Storage) -> str | None:
     """Close the open run without publishing; its id, or None when there is none."""
     pointer = read_json(runs.join(OPEN))
@@ -168,5 +181,11 @@ def find_open_run(runs: Storage) -> RunFolder | None:
 
 
 def _has_request(folder: RunFolder, request: Mapping[str, Any]) -> bool:
-    record = folder.read(RUN)
-    return record is not None and record["request"] == json.loads(json.dumps(request))
+    return folder.read(RUN) is not None and not _differences(folder, request)
+
+
+def _differences(folder: RunFolder, request: Mapping[str, Any]) -> list[str]:
+    """Return what the run was asked for otherwise; nothing where its record is gone."""
+    asked = (folder.read(RUN) or {}).get("request")
+    now = json.loads(json.dumps(request))
+    return [] if asked is None else sorted(k for k in now | asked if now.get(k) != asked.get(k))

@@ -42,6 +42,13 @@ class NightlyConfig(BaseModel):
     num_buckets: int = Field(
         32, ge=1, le=4096, description="Partitions of a new table; fixed once it exists."
     )
+    recheck_pictures_days: int | None = Field(
+        None,
+        ge=1,
+        description="Days within which every row is extracted again where pictures are named by "
+        "address, for a picture that was replaced at its address: each night about its share of "
+        "the rows. Null: a row is extracted again when the row changes.",
+    )
     retry_reasons: tuple[str, ...] = Field(
         (), description="Reasons whose rows are extracted again every night, changed or not."
     )

@@ -25,7 +25,7 @@ from pipelines.benchmark.eclip.vectors import SplitVectors, embed_split, join_ve
 from pipelines.command.markdown import markdown_table
 from pipelines.evaluate.slices import parse_slices
 from pipelines.labelled.table import LabelledTable, open_labelled
-from pipelines.lake.kinds import BENCHMARK, claim
+from pipelines.lake.kinds import BENCHMARK, check_apart, claim
 from pipelines.lake.storage import Storage
 from pipelines.lake.tables import Columns
 from pipelines.train.eclip.job import PretrainRequest, starting_encoders
@@ -76,6 +76,7 @@ def run_tasks(request: TasksRequest) -> dict[str, Any]:
     labels = parse_slices(request.binaries)
     if not (request.models or request.baseline):
         raise ValueError("found no --model and no --baseline, expected at least one system")
+    check_apart(request.data, request.output, read="--data")
     claim(request.output, BENCHMARK)
     figures: list[Figure] = []
     for name, parts in _systems(request):

@@ -24,6 +24,7 @@ from pipelines.benchmark.paper.suites import (
     chosen_suites,
     systems_of,
 )
+from pipelines.lake.kinds import BENCHMARK, check_apart, check_kind, claim
 from pipelines.lake.storage import Storage
 
 Runs = dict[str, list[Result]]
@@ -52,8 +53,9 @@ class BenchmarkRequest:
         for name, value in (("--seeds", self.seeds), ("--workers", self.workers)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
-        if self.out.exists() and not self.out.is_dir():
-            raise ValueError(f"--out {self.out} is a file, expected a folder")
+        check_kind(Storage.of(self.out), BENCHMARK)
+        if not self.source.is_demo:
+            check_apart(Storage.of(self.source.data), Storage.of(self.out), read="--data")
         chosen_suites(self.suite)
         self.source.check()
 
@@ -107,6 +109,7 @@ def run_benchmark(request: BenchmarkRequest, say: Say) -> dict[str, Any]:
     """Run what is not yet finished, write the report, return the summary."""
     request.check()
     started = time.monotonic()
+    claim(Storage.of(request.out), BENCHMARK)
     data = BenchmarkData(request.source, request.out / "cache")
     _check_held_out(request, data)
     store = RunStore(request.out / "runs")

@@ -5,27 +5,36 @@ Works on hashes only, one bucket at a time, so memory follows the bucket and not
 
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from pipelines.lake.digests import from_hex
 from pipelines.lake.snapshot import BucketFiles
 from pipelines.lake.tables import SCHEMA_VERSION, id_hashes
+from ulsdram_core.reasons import NOT_FETCHED
 from ulsdram_core.schema import Status
 
 ID = ["id_hi", "id_lo"]
 HASH = ["hash_hi", "hash_lo"]
 KNOWN_COLUMNS = ("product_id", "input_hash", "model_id", "status", "reason", "schema_version")
+_REPLAYED = sorted(NOT_FETCHED)
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRules:
-    """What makes a row that is in the table count as changed, besides its content."""
+    """What makes a row that is in the table count as changed, besides its content.
+
+    `recheck_days`: days within which every row is extracted again; its pictures may be others by
+    then. `today` is the number of this day.
+    """
 
     model_id: str
     is_full: bool = False
     is_replay: bool = False
     retry_reasons: tuple[str, ...] = ()
+    recheck_days: int | None = None
+    today: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +52,20 @@ class BucketChanges:
 
 def known_frame(bucket: BucketFiles, rules: ChangeRules) -> pl.DataFrame:
     """Return what the table knows of a bucket: id, hash, is_current, is_vanished."""
-    return known_rows(bucket.read(KNOWN_COLUMNS), rules)
+    times = () if rules.recheck_days is None else ("extracted_at",)
+    return known_rows(bucket.read((*KNOWN_COLUMNS, *times)), rules)
 
 
 def known_rows(rows: pa.Table, rules: ChangeRules) -> pl.DataFrame:
-    """Return the same of rows in the table's schema (at least KNOWN_COLUMNS)."""
+    """Return the same of rows with KNOWN_COLUMNS (to recheck pictures, extracted_at)."""
     ids = id_hashes(rows["product_id"].to_pylist())
     hashes = from_hex(rows["input_hash"].to_pylist())
     state = pl.DataFrame({name: pl.from_arrow(rows[name]) for name in KNOWN_COLUMNS[2:]})
     is_retried = pl.col("reason").is_in(list(rules.retry_reasons))
     if rules.is_replay:
-        is_retried |= (pl.col("status") == Status.QUARANTINED) | (
-            pl.col("reason") == "unreachable_picture"
-        )
+        is_retried |= (pl.col("status") == Status.QUARANTINED) | (pl.col("reason").is_in(_REPLAYED))
+    if rules.recheck_days is not None:
+        is_retried |= pl.Series(_is_due(rows, ids, rules.recheck_days, rules.today))
     is_current = (
         (pl.col("model_id") == rules.model_id)
         & (pl.col("status") != Status.VANISHED)
@@ -70,6 +80,17 @@ def known_rows(rows: pa.Table, rules: ChangeRules) -> pl.DataFrame:
             **dict(zip(["known_hi", "known_lo"], hashes.T, strict=True)),
         }
     ).hstack(flags)
+
+
+def _is_due(rows: pa.Table, ids: np.ndarray, days: int, today: int) -> np.ndarray:
+    """Return which rows' day has come since they were extracted: each has one in `days`, by its id.
+
+    So that a catalogue extracted in one night is not extracted again in one night.
+    """
+    times = rows["extracted_at"].to_numpy()
+    extracted = times.astype("datetime64[D]").astype(np.int64)
+    slots = (ids[:, 1] % np.uint64(days)).astype(np.int64)
+    return extracted < today - (today - slots) % days
 
 
 def bucket_changes(

@@ -20,11 +20,10 @@ from pipelines.nightly.work.model import ModelFacts
 from pipelines.nightly.work.staging import Account
 from ulsdram_core.errors import PictureError
 from ulsdram_core.image import decode_picture, picture_digest
-from ulsdram_core.reasons import Reason
+from ulsdram_core.reasons import NOT_FETCHED, Reason
 from ulsdram_core.schema import DecodedProduct, Extraction, Status
 
 _FETCHES_AT_ONCE = 8
-_NOT_FETCHED = frozenset({Reason.UNREACHABLE_PICTURE, Reason.REFUSED_ADDRESS})
 _READ_ATTEMPTS = 5
 
 
@@ -235,9 +234,9 @@ class _Pictures:
         usable = tuple(item for item in decoded if not isinstance(item, Reason))
         reasons = [item for item in decoded if isinstance(item, Reason)]
         self.num_broken += len(reasons)
-        missed = reasons if not usable else [item for item in reasons if item in _NOT_FETCHED]
+        missed = reasons if not usable else [item for item in reasons if item in NOT_FETCHED]
         if Reason.UNREACHABLE_PICTURE in missed:
-            return usable, Reason.UNREACHABLE_PICTURE  # the one that a replay asks for again
+            return usable, Reason.UNREACHABLE_PICTURE  # the one that may end by itself
         return usable, missed[0] if missed else None
 
     def _decode(self, data: bytes) -> np.ndarray | Reason:

@@ -5,8 +5,10 @@ import os
 import pytest
 
 from pipelines.lake.kinds import (
+    BENCHMARK,
     DATA,
     DELTA,
+    DEMO,
     MARKER,
     MODEL,
     PREPARED,
@@ -14,6 +16,8 @@ from pipelines.lake.kinds import (
     SNAPSHOTS,
     TABLES,
     check_apart,
+    check_file,
+    check_kind,
     claim,
     kind_of,
 )
@@ -91,3 +95,57 @@ def test_one_place_in_two_spellings_is_one_place(tmp_path, source, target):
 )
 def test_places_beside_one_another_are_apart(tmp_path, source, target):
     check_apart(Storage.of(source.format(tmp_path)), Storage.of(target.format(tmp_path)))
+
+
+CLOSED = (TABLES, SNAPSHOTS, MODEL, PREPARED)
+
+
+@pytest.mark.parametrize("root", ["{}/x", "memory://kinds-{}/x"])
+@pytest.mark.parametrize("kind", CLOSED)
+def test_nothing_is_put_below_a_folder_that_a_job_keeps_for_itself(tmp_path, root, kind):
+    place = Storage.of(root.format(tmp_path if root[0] == "{" else tmp_path.name))
+    claim(place, kind)
+    for below in (place.join("a"), place.join("a", "b", "c")):
+        with pytest.raises(ValueError, match=f"to lie in .*, a folder of {kind}"):
+            claim(below, RUN)
+        with pytest.raises(ValueError, match=f"to lie in .*, a folder of {kind}"):
+            check_file(below)
+    claim(place.sibling(f"{place.path}-2").join("a"), RUN)
+    place.delete()
+
+
+def test_a_link_into_such_a_folder_is_no_way_around(tmp_path):
+    claim(Storage.of(tmp_path / "table"), TABLES)
+    os.symlink(tmp_path / "table", tmp_path / "link")
+    with pytest.raises(ValueError, match="a folder of result tables"):
+        check_kind(Storage.of(tmp_path / "link" / "run"), RUN)
+
+
+def test_a_delta_table_of_somebody_else_is_left_alone(tmp_path):
+    fill(Storage.of(tmp_path / "theirs"), LEGACY[DELTA])
+    with pytest.raises(ValueError, match="a folder of Delta table"):
+        check_file(Storage.of(tmp_path / "theirs" / "report.html"))
+
+
+@pytest.mark.parametrize("kind", [RUN, BENCHMARK, DEMO])
+def test_other_folders_may_hold_more(tmp_path, kind):
+    claim(Storage.of(tmp_path), kind)
+    claim(Storage.of(tmp_path / "table"), TABLES)
+    check_file(Storage.of(tmp_path / "figures.json"))
+
+
+def test_a_folder_that_may_not_be_looked_at_stops_nobody(tmp_path, monkeypatch):
+    def forbidden(_place):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(Storage, "read_bytes", forbidden)
+    check_file(Storage.of(tmp_path / "figures.json"))
+
+
+@pytest.mark.parametrize("name", ["in", "in/out.json", "in/a/out.json"])
+def test_a_file_is_not_put_into_an_input(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match="found --out"):
+        check_file(Storage.of(tmp_path / name), Storage.of(tmp_path / "in"))
+    check_file(Storage.of(tmp_path / "out.json"), Storage.of(tmp_path / "in"))

@@ -136,6 +136,21 @@ def test_run_id_is_idempotent(lake, run_night):
     assert (again["state"], again["rows_in"]) == ("already published", 90)
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"model": DictionarySource(version="2")}, "model_id"), ({"is_full": True}, "is_full")],
+)
+def test_the_name_of_a_published_run_with_another_request_is_refused(
+    lake, output, run_night, change, named
+):
+    run_night(lake, run_id="tonight")
+    before = extractions(output)
+    with pytest.raises(ValueError, match=rf"tonight was published with .*\({named} differ\)"):
+        run_night(lake, run_id="tonight", **change)
+    assert extractions(output).equals(before)
+    assert run_night(lake, run_id="tonight")["state"] == "already published"
+
+
 def test_failed_gate_publishes_nothing_and_keeps_the_work(lake, output, run_night):
     run_night(lake)
     before = extractions(output)

@@ -66,6 +66,15 @@ def test_the_same_named_run_is_only_closed(lake, output):
     assert call.run()["state"] == "already published"
 
 
+def test_a_run_that_committed_is_not_taken_for_another_models(lake, output):
+    call = Call((str(lake),), output, request={"run_id": "tonight"})
+    assert call.run_apart(crash_at="after_commit") == KILLED
+    other = Call((str(lake),), output, request={"run_id": "tonight"}, model={"version": "2"})
+    with pytest.raises(ValueError, match=r"tonight was published with .*\(model_id differ\)"):
+        other.run()
+    assert call.run()["state"] == "already published"
+
+
 @dataclass(frozen=True)
 class OvertakenSource(DictionarySource):
     """While this model is loaded its process sleeps and another one does the whole night."""

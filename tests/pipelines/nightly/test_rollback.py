@@ -109,3 +109,16 @@ def test_an_open_run_is_abandoned(nights, place, tmp_path):
 def test_no_table(tmp_path):
     with pytest.raises(ValueError, match="found no table"):
         rollback(Storage.of(tmp_path), "1", config=LOCK)
+
+
+def test_the_next_gate_compares_with_the_rates_of_the_last_run_of_many_rows(nights, place):
+    output = place.join("out")
+    many = products(600)
+    nights("many", many)
+    rates = json.loads(output.join("_runs", "last.json").read_bytes())["attribute_rates"]
+    nights("few", [product(0, title="black leather"), *many[1:]])
+    nights("bad", [product(0, title="hat"), *many[1:]])
+    rollback(output, "few", config=LOCK)
+    last = json.loads(output.join("_runs", "last.json").read_bytes())
+    assert (last["run_id"], last["rows_in"]) == ("few", 600)
+    assert last["attribute_rates"] == rates
