@@ -76,7 +76,7 @@ def _above(place: Storage) -> Iterator[Storage]:
 
 
 def _marked_kind(folder: Storage) -> str | None:
-    """Return the kind of a folder that says so itself; None also for one that may not be looked at."""
+    """Return the kind that a folder says itself; None also where nobody may look."""
     if folder.is_local and Path(folder.path, "_delta_log").is_dir():
         return DELTA
     try:

@@ -49,10 +49,11 @@ def rollback(output: Storage, moment: str, *, config: LockConfig) -> dict[str, A
         target = find_commit(commits, moment)
         _refuse_erased(commits, target)
         changes = _changes(output, snapshot.delta, target)
+        entries = _old_quarantine(output, target)  # before the first commit: both tables or none
         abandoned = abandon_open_run(runs)
         if changes:
             publisher.commit_extractions(snapshot, changes)
-        publisher.commit_quarantine(_old_quarantine(output, target))
+        publisher.commit_quarantine(entries)
         _restore_last(runs, [commit for commit in commits if commit.version <= target.version])
     finally:
         lock.release()
@@ -137,6 +138,11 @@ def _old_quarantine(output: Storage, target: Commit) -> pa.Table:
     if commit is None:
         return QUARANTINE_SCHEMA.empty_table()
     place = output.join(QUARANTINE)
+    then = DeltaTable(
+        place.delta_uri, version=commit.version, storage_options=place.delta_options or None
+    )
+    paths = [unquote(path) for path in then.get_add_actions(flatten=True)["path"].to_pylist()]
+    _check_present(place, paths, commit)
     rows = pl.scan_delta(
         place.delta_uri, version=commit.version, storage_options=place.polars_options or None
     )

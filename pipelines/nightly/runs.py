@@ -144,13 +144,15 @@ def close_run(runs: Storage, folder: RunFolder, summary: Mapping[str, Any]) -> N
     runs.join(OPEN).delete()
 
 
-def sweep(runs: Storage, *, keep_days: float | None, kept: Container[str] = ()) -> list[str]:
+def sweep(
+    runs: Storage, *, keep_days: float | None, kept: Container[str] = (), is_open_kept: bool = True
+) -> list[str]:
     """Close runs that nobody will continue and drop runs older than `keep_days`; their ids.
 
     An owner that slept through a takeover leaves such runs. `kept` are never dropped; the open run
-    is not touched.
+    is not touched, unless `is_open_kept` says so: its pointer may not be found for a moment.
     """
-    open_run_id = (read_json(runs.join(OPEN)) or {}).get("run_id")
+    open_run_id = (read_json(runs.join(OPEN)) or {}).get("run_id") if is_open_kept else None
     swept = []
     for name in runs.names():
         if name.startswith("_") or name.endswith(".json") or name == open_run_id:

@@ -99,7 +99,7 @@ def erase(
 def _erase(output: Storage, lock: TableLock, run_id: str, ids: Sequence[str]) -> dict[str, Any]:
     runs = output.join(RUNS)
     abandoned = abandon_open_run(runs)
-    sweep(runs, keep_days=None)
+    sweep(runs, keep_days=None, is_open_kept=False)
     snapshot = Snapshot.newest(output, num_buckets=1)
     publisher = Publisher(output, lock.epoch, run_id, snapshot.num_buckets)
     if lock.took_over:

@@ -122,3 +122,17 @@ def test_the_next_gate_compares_with_the_rates_of_the_last_run_of_many_rows(nigh
     last = json.loads(output.join("_runs", "last.json").read_bytes())
     assert (last["run_id"], last["rows_in"]) == ("few", 600)
     assert last["attribute_rates"] == rates
+
+
+def test_a_version_whose_quarantine_was_vacuumed_is_refused_and_nothing_is_changed(nights, place):
+    output = place.join("out")
+    nights("one", [*products(20), product(1)])
+    nights("two", products(25))
+    before = content(output)
+    for path in place.fs.find(output.join("quarantine").path):
+        if path.endswith(".parquet"):
+            place.fs.rm(path)
+    with pytest.raises(ValueError, match="deleted by vacuum"):
+        rollback(output, "one", config=LOCK)
+    for found, expected in zip(content(output), before, strict=True):
+        assert found.equals(expected)
