@@ -43,6 +43,7 @@ from pipelines.nightly.summary import (
     work_numbers,
     write_numbers,
 )
+from pipelines.nightly.table.erase import PENDING
 from pipelines.nightly.table.lock import FencedError, TableLock, lock_table
 from pipelines.nightly.table.maintenance import drop_stale_keys, drop_temporaries, maintain
 from pipelines.nightly.table.publish import Publisher, Rewritten
@@ -124,7 +125,7 @@ class _Session:
         if self._last is not None:  # what a crash after closing left behind
             RunFolder(night.runs.join(self._last["run_id"])).drop_work()
         if recovered is not None and recovered["run_id"] == night.request.run_id:
-            published(night.runs, night.request.run_id, night.identity())
+            published(night.runs, recovered["run_id"], night.identity())
             return recovered
         self._lock.check()
         folder = open_run(night.runs, night.request.run_id, night.identity())
@@ -184,6 +185,7 @@ class _Session:
                 drop_stale_keys(night.runs, (task.name() for task in tasks))
                 night.merge_keys(tasks, plan.num_buckets)
             night.runs.join(FEED).delete()
+            night.runs.join(PENDING).delete()
             run.folder.drop_work()
             drop_temporaries(night.output)
             summary |= maintain(night.output, night.config.maintenance)

@@ -31,7 +31,7 @@ from pipelines.nightly.table.lock import LockConfig, TableLock, lock_table
 from pipelines.nightly.table.maintenance import drop_temporaries, vacuum
 from pipelines.nightly.table.publish import Publisher, RewriteTask, read_table, rewrite_bucket
 
-PENDING = "erase.json"
+PENDING = "erase.json"  # until the next night, so that the same command may be repeated
 
 
 def read_ids(place: Storage) -> list[str]:
@@ -81,7 +81,6 @@ def erase(
         summary = _erase(output, lock, run_id, ids)
         crash_point("after_erase")
         summary["files_vacuumed"] = _forget(output) if is_vacuumed else 0
-        output.join(RUNS, PENDING).delete()
     finally:
         lock.release()
     missing = summary.pop("missing")
