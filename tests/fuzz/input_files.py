@@ -8,6 +8,7 @@ end a process; the night then counts the file as unreadable), and the seeds of f
 
 import argparse
 import contextlib
+import gzip
 import io
 import json
 import multiprocessing
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,7 @@ from pipelines.nightly.plan.scan import FileKeys, ScanTask, scan_file
 
 ENDINGS = {"parquet": "a.parquet", "csv": "a.csv", "gzip": "a.csv.gz", "delta": "delta"}
 _ROWS = 40
+_AT_ONCE = 20_000  # seeds of a process
 
 
 def base_table() -> pa.Table:
@@ -51,18 +54,33 @@ def base_table() -> pa.Table:
 
 def parquet_bytes(dice: random.Random) -> bytes:
     """A small file in one of the forms that writers choose."""
+    return _written(
+        dice.choice(["none", "snappy", "zstd", "gzip"]),
+        dice.random() < 0.5,
+        dice.choice(["1.0", "2.0"]),
+        dice.random() < 0.2,
+        dice.choice([10, 20, 40]),
+    )
+
+
+@cache  # writing takes longer than reading
+def _written(
+    compression: str, is_dictionary: bool, version: str, has_checksum: bool, rows: int
+) -> bytes:
     sink = io.BytesIO()
-    options = {
-        "compression": dice.choice(["none", "snappy", "zstd", "gzip"]),
-        "use_dictionary": dice.random() < 0.5,
-        "data_page_version": dice.choice(["1.0", "2.0"]),
-        "write_page_checksum": dice.random() < 0.2,
-        "row_group_size": dice.choice([10, 20, 40]),
-    }
-    pq.write_table(base_table(), sink, **options)
+    pq.write_table(
+        base_table(),
+        sink,
+        compression=compression,
+        use_dictionary=is_dictionary,
+        data_page_version=version,
+        write_page_checksum=has_checksum,
+        row_group_size=rows,
+    )
     return sink.getvalue()
 
 
+@cache
 def csv_bytes() -> bytes:
     lines = [f'{i},"red, wool ""shirt"" {i}",2026-01-01\n' for i in range(_ROWS)]
     return ("product_id,title,updated_at\n" + "".join(lines)).encode()
@@ -100,8 +118,6 @@ def write_case(folder: Path, kind: str, seed: int) -> Path:
     elif kind == "csv":
         path.write_bytes(mutated(csv_bytes(), dice))
     else:
-        import gzip
-
         path.write_bytes(mutated(gzip.compress(csv_bytes(), 1), dice))
     return path
 
@@ -135,7 +151,7 @@ def run_seeds(kind: str, first: int, count: int, place: str) -> None:
     with tempfile.TemporaryDirectory(dir=_memory()) as folder, Path(place).open("w") as log:
         for seed in range(first, first + count):
             log.seek(0)
-            log.write(f"{seed} ")
+            log.write(f"{seed} {json.dumps(counts)}\n")
             log.flush()
             try:
                 counts[check(scan(write_case(Path(folder), kind, seed)))] += 1
@@ -149,19 +165,21 @@ def _memory() -> str | None:
 
 
 def run(kind: str, first: int, count: int, *, seconds: float = 1e9) -> dict:
-    """All seeds in processes of their own, a thousand each."""
+    """All seeds in processes of their own."""
     started, counts = time.monotonic(), Counter()
     context = multiprocessing.get_context("spawn")  # a fork of threads may hang
     with tempfile.TemporaryDirectory() as folder:
         place = str(Path(folder, "log"))
-        waiting = [(at, min(at + 1000, first + count)) for at in range(first, first + count, 1000)]
+        waiting = [
+            (at, min(at + _AT_ONCE, first + count)) for at in range(first, first + count, _AT_ONCE)
+        ]
         waiting.reverse()
         num_files = 0
         while waiting and time.monotonic() - started < seconds:
             start, end = waiting.pop()
             process = context.Process(target=run_seeds, args=(kind, start, end - start, place))
             process.start()
-            process.join(timeout=300)
+            process.join(timeout=1200)
             if process.exitcode is None:
                 process.kill()
             done = Path(place + ".json")
@@ -170,11 +188,12 @@ def run(kind: str, first: int, count: int, *, seconds: float = 1e9) -> dict:
                 done.unlink()
                 num_files += end - start
                 continue
-            killer = int(Path(place).read_text().split()[0])
+            number, _, counted = Path(place).read_text().partition("\n")[0].partition(" ")
+            killer = int(number)
+            counts.update(json.loads(counted))
             counts[f"KILLED {killer} ({process.exitcode})"] += 1
-            num_files += 1
-            # what was counted before it is lost with the process
-            waiting += [item for item in ((killer + 1, end), (start, killer)) if item[0] < item[1]]
+            num_files += killer + 1 - start
+            waiting += [(killer + 1, end)] if killer + 1 < end else []
     spent = time.monotonic() - started
     return {"kind": kind, "files": num_files, "seconds": round(spent, 1), **counts}
 

@@ -160,15 +160,17 @@ class FileReader:
             return sum(batch.column(0).null_count for batch in found)
 
     def stored_bytes(self, row_group: int, *, is_key_only: bool) -> int:
-        """Return stored (compressed) bytes of the columns that are read of a row group."""
+        """Return stored (compressed) bytes of the columns that are read of a row group.
+
+        Only of one whose keys could be read: Arrow ends the process over broken statistics here.
+        """
         names = set(self._present(is_key_only=is_key_only))
         with self.parsing():
-            group = self.parquet.metadata.row_group(row_group)
-            columns = (group.column(i) for i in range(group.num_columns))
+            group, schema = self.parquet.metadata.row_group(row_group), self.parquet.schema
             return sum(
-                column.total_compressed_size
-                for column in columns
-                if column.path_in_schema.split(".")[0] in names
+                group.column(i).total_compressed_size
+                for i in range(group.num_columns)
+                if schema.column(i).path.split(".")[0] in names
             )
 
     def keys(self, row_group: int, *, is_key_only: bool) -> Iterator[RawKeys]:

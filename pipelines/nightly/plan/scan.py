@@ -187,22 +187,24 @@ def _scan_row_groups(
     for i, (num_rows, _) in enumerate(groups):
         try:
             is_key_only = reader.is_key_only(i)
-            bytes_read += reader.stored_bytes(i, is_key_only=is_key_only)
             keys = reader.keys(i, is_key_only=is_key_only)
-            records += _group_records(keys, first_row, num_rows)
+            found = _group_records(keys, first_row, num_rows)
+            bytes_read += reader.stored_bytes(i, is_key_only=is_key_only)
+            groups[i] = num_rows, reader.stored_bytes(i, is_key_only=False)
+            records += found
         except SpoiledError as error:
             bad[i] = redact(str(error))[:500]
         first_row += num_rows
-    found = np.concatenate(records)
+    every = np.concatenate(records)
     summary = FileSummary(
         row_groups=groups,
         bad_row_groups=bad,
         bad_lines=list(bad_lines),
-        num_keyless=int((found["id_lo"] == 0).sum()),
+        num_keyless=int((every["id_lo"] == 0).sum()),
         bytes_read=bytes_read,
         columns=reader.schema.names,
     )
-    return summary, found
+    return summary, every
 
 
 def _group_records(batches: Iterator[RawKeys], first_row: int, num_rows: int) -> list[np.ndarray]:
@@ -251,11 +253,9 @@ def _is_utf8(value: bytes) -> bool:
 
 
 def _row_groups(reader: FileReader) -> list[tuple[int, int]]:
+    """Return the rows of every row group; its bytes are known once it could be read."""
     metadata = reader.parquet.metadata
-    return [
-        (metadata.row_group(i).num_rows, reader.stored_bytes(i, is_key_only=False))
-        for i in range(metadata.num_row_groups)
-    ]
+    return [(metadata.row_group(i).num_rows, 0) for i in range(metadata.num_row_groups)]
 
 
 def _unusable(
