@@ -89,5 +89,7 @@ def _quieten() -> None:
     """Plans, progress and advice of Ray Data stay in its log files; its bars show on a terminal."""
     ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
+        # Ray's own alone: others listen to more than to Ray (pytest's to every logger)
+        is_of_ray = type(handler).__module__.startswith("ray.")
+        if is_of_ray and isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.ERROR)
