@@ -201,6 +201,8 @@ def _parsed(url: str) -> SplitResult:
 def _host(url: SplitResult) -> str:
     """Return the host in lower case ASCII; ValueError for one that is a number in disguise."""
     host = (url.hostname or "").rstrip(".")
+    if "%" in host:
+        raise ValueError("the host names an interface of this machine or is escaped")
     if ":" not in host:
         host = host.encode("idna").decode().lower()
         if re.fullmatch(r"\d+|0x[0-9a-f]*", host.rpartition(".")[2]):
