@@ -57,13 +57,16 @@ _SHAPED = re.compile(
             r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)",
             r"\beyJ[\w-]{6,}\.[\w-]{6,}\.[\w-]*",
             r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}(?:[\s:,/]+[A-Za-z0-9/+=]{40})?",
-            r"\b(?:gh[opsur]|glpat|gho|hf|npm|pat|xox[a-z]|xapp|sk|rk|pk|shpat|dop_v1|dapi)"
+            r"\b(?:gh[opsur]|glpat|gho|hf|npm|pat|xox[a-z]|xapp|sk|rk|pk|shpat|dop_v1|dapi"
+            r"|gsk|xai|r8|dckr_pat|lin_api|sq0atp|sq0csp)"
             r"[_-](?=[\w-]*\d)[\w-]{16,}",
             r"\bgithub_pat_\w{20,}",
             r"\bpypi-[\w-]{16,}",
             r"\bdapi[0-9a-f]{32}",
             r"\bAIza[\w-]{30,}",
             r"\bya29\.[\w.-]{16,}",
+            r"\bhvs\.[\w-]{16,}",
+            r"\bAGE-SECRET-KEY-1\w{16,}",
             r"\bSG\.[\w-]{16,}\.[\w-]{16,}",
         )
     ),

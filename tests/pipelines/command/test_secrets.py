@@ -81,6 +81,21 @@ FORMATS = [
     f"https://hooks.slack.com/services/T0/B0/{S}",
     f"hooks.slack.com/services/T0/B0/{S}",
     f"webhook=chat.example.com/hook/{S}",
+    f"found gsk_{S}",
+    f"found xai-{S}",
+    f"found r8_{S}",
+    f"found dckr_pat_{S}",
+    f"found lin_api_{S}",
+    f"found sq0atp-{S}",
+    f"found hvs.{S}",
+    f"found AGE-SECRET-KEY-1{S}",
+    f"found sk_live_{S}",
+    f"found npm_{S}",
+    f"found key dop_v1_{S}",
+    f"//registry/:_authToken={S}",
+    f"x-goog-api-key: {S}",
+    f"MYSQL_PWD={S}",
+    f"otpauth://totp/x?secret={S}",
 ]
 
 
